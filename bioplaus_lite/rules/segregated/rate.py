@@ -1,0 +1,200 @@
+"""The rate limit: the same weights without spikes and without time, as a network and as a closed-form update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bioplaus_lite.networks import Network, uniform_like
+from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
+
+__all__ = ["RateNetwork", "RateUpdate", "initial_range", "rate_update"]
+
+# Where the dendrites should start: mean and standard deviation of their voltage, mean and spread of the biases.
+V_MEAN, V_SD, B_MEAN, B_SD = 3.0, 3.0, 0.8, 0.001
+# √12 to three decimals, as in the authors' code. It belongs to U(-½, ½); with U(-1, 1) the real spread is doubled.
+ROOT_12 = 3.465
+
+
+class Range(NamedTuple):
+    """``mean ± half_width`` of a uniform distribution."""
+
+    mean: float
+    half_width: float
+
+
+def initial_range(n_in: int, phi_max: float) -> Range:
+    r"""Range of the initial weights of a layer with ``n_in`` inputs.
+
+    Mean and spread are those that would give dendritic voltages of mean 3 and standard deviation 3, if every
+    input were itself such a voltage passed through a line of slope :math:`\nu = \varphi_{max}/4`. The authors'
+    code then draws ``mean + 3.465·sd·U(-1, 1)``, which has twice that spread; we keep it, for fidelity.
+    """
+    nu, square = phi_max / 4, V_SD**2 + V_MEAN**2
+    mean = (V_MEAN - B_MEAN) / (nu * n_in * V_MEAN)
+    second_moment = (
+        square + nu**2 * (n_in - n_in**2) * mean**2 * V_MEAN**2 - 2 * n_in * nu * B_MEAN * V_MEAN * mean - B_MEAN**2
+    ) / (n_in * nu**2 * square)
+    return Range(mean, ROOT_12 * math.sqrt(second_moment - mean**2))
+
+
+class RateNetwork(Network):
+    r"""The rate limit of a segregated-compartments network; its weights are the ones that spikes will see.
+
+    With :math:`h_0 = x`, the share of the highest rate at which each input fires,
+
+    .. math::
+
+        V_l = k_l\,(W_l\, \bar\kappa\, \varphi_{max} h_{l-1} + b_l), \qquad h_l = \sigma(V_l)\ (l < L), \qquad
+        h_L = V_L
+
+    :math:`k_l` is :math:`k_b` for hidden layers and :math:`k_d` for the output; :math:`\bar\kappa` is the area of the
+    response kernel (``psp_gain``). The scores are the somatic voltages of the output, which a test compares.
+
+    Args:
+        sizes: units of each layer, ``(n_0, …, n_L)``; two sizes make a network without hidden layer.
+        constants: of the model.
+        seed: of the weights, drawn uniform in :func:`initial_range`, and of the biases, 0.8 ± 0.003.
+        dtype: of the weights, float32 or float64.
+
+    Raises:
+        ValueError: a size is not a positive whole number, or the dtype is neither of the two.
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        constants: SegregatedParameters | None = None,
+        *,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be float32 or float64, not {dtype}")
+        super().__init__("sigmoid", "lecun", seed, dtype)
+        if len(sizes) < 2:
+            raise ValueError(f"sizes needs an input and an output layer, got {tuple(sizes)!r}")
+        for n in sizes:
+            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+                raise ValueError(f"every entry of sizes must be a positive whole number, not {n!r}")
+        self.sizes, self.input_shape = tuple(sizes), (sizes[0],)
+        self.constants = constants or SegregatedParameters()
+        self.constants.etas(self.depth)
+        for layer in range(1, self.depth + 1):
+            n_in, n_out = sizes[layer - 1], sizes[layer]
+            spread = self._range(layer)
+            weight = spread.mean + uniform_like(torch.empty(n_out, n_in, dtype=torch.float64), spread.half_width,
+                                                self._generator)
+            bias = B_MEAN + uniform_like(torch.empty(n_out, dtype=torch.float64), ROOT_12 * B_SD, self._generator)
+            self.register_parameter(f"W{layer}", nn.Parameter(weight.to(dtype)))
+            self.register_parameter(f"b{layer}", nn.Parameter(bias.to(dtype)))
+
+    def extra_repr(self) -> str:
+        return f"{'-'.join(map(str, self.sizes))}, {self.constants.mode}"
+
+    def _range(self, layer: int) -> Range:
+        return initial_range(self.sizes[layer - 1], self.constants.phi_max)
+
+    def half_width(self, layer: int) -> float:
+        return self._range(layer).half_width
+
+    def soma_gain(self, layer: int) -> float:
+        """``k_b`` for a hidden layer, ``k_d`` for the output."""
+        return self.constants.k_d if layer == self.depth else self.constants.k_b
+
+    @property
+    def psp_scale(self) -> float:
+        """Mean postsynaptic potential of a neuron that fires at the highest rate."""
+        return self.constants.psp_gain * self.constants.phi_max
+
+    def check_input(self, x: Tensor) -> None:
+        """As for every network, and each value a share of the highest rate, in [0, 1]."""
+        super().check_input(x)
+        low, high = (v.item() for v in torch.aminmax(x))
+        if not (low >= 0 and high <= 1):  # also true of nan
+            bad = low if not low >= 0 else high
+            raise ValueError(f"input holds {bad}; every value is a share of the highest rate and must be in [0, 1]")
+
+    def current(self, layer: int, below: Tensor) -> Tensor:
+        """Somatic voltage ``V_l`` at the steady state of the forward phase."""
+        dendrite = F.linear(below * self.psp_scale, self.weight(layer), self.bias(layer))
+        return dendrite * self.soma_gain(layer)
+
+    def set_gradient(self, layer: int, delta: Tensor, below: Tensor) -> None:
+        at_dendrite = delta * self.soma_gain(layer)
+        self.weight(layer).grad = at_dendrite.T @ (below * self.psp_scale)
+        self.bias(layer).grad = at_dendrite.sum(0)
+
+    def send_back(self, layer: int, delta: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
+        return (delta @ feedback.T) * (self.soma_gain(layer) * self.psp_scale)
+
+    def _fans(self, layer: int) -> tuple[int, int]:
+        return self.sizes[layer - 1], self.sizes[layer]
+
+
+class RateUpdate(NamedTuple):
+    """What one example changes in the rate limit: errors at the dendrites, presynaptic means, output voltage.
+
+    ``ΔW_l = -η P_l E_l PSP_{l-1}ᵀ`` and ``Δb_l = -η P_l E_l``; lists run over the layers 1 … L.
+    """
+
+    E: list[np.ndarray]
+    psp: list[np.ndarray]
+    voltage: np.ndarray
+    target_rate: np.ndarray
+
+
+def _sigmoid(v: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(0.5 * v))
+
+
+def rate_update(
+    W: Sequence[np.ndarray], b: Sequence[np.ndarray], Y: Sequence[np.ndarray], x: np.ndarray, label: int,
+    constants: SegregatedParameters,
+) -> RateUpdate:
+    r"""Both phases of one example at their steady state, in closed form (``g_a = 0``).
+
+    .. math::
+
+        h &= \varphi\sigma(k_b(W\bar\kappa h_{below} + b)), \qquad B = W\bar\kappa h + b, \qquad
+        o = \varphi\sigma(k_d B) \\
+        o^* &= \varphi\sigma\!\left(\frac{g_d B + g\,(E_E t + E_I (1-t))}{g_l + g_d + g}\right), \qquad
+        \alpha^f = \sigma(Y\bar\kappa o), \quad \alpha^t = \sigma(Y\bar\kappa o^*)
+
+    Args:
+        W, b: weights ``(n_l, n_{l-1})`` and biases ``(n_l,)`` of the layers 1 … L.
+        Y: feedback weights ``(n_l, n_L)`` of the hidden layers.
+        x: input, ``(n_0,)``, in [0, 1].
+        label: the output unit that is taught to fire.
+        constants: of the model.
+
+    Raises:
+        ValueError: ``g_a`` is above 0, where the steady state has no closed form.
+    """
+    c = constants
+    if c.g_a:
+        raise ValueError(f"the closed form needs g_a = 0, not {c.g_a!r}")
+    psp, slopes = [c.psp_gain * c.phi_max * x], []
+    for weight, bias in zip(W[:-1], b[:-1], strict=True):
+        rate = _sigmoid(c.k_b * (weight @ psp[-1] + bias))
+        slopes.append(rate * (1 - rate))
+        psp.append(c.psp_gain * c.phi_max * rate)
+    B = W[-1] @ psp[-1] + b[-1]
+    E_target = np.full(len(B), c.E_I)
+    E_target[label] = c.E_E
+    voltage = c.k_d * B
+    rate = _sigmoid(voltage)
+    target = _sigmoid((c.g_d * B + c.g_teach * E_target) / (c.g_l + c.g_d + c.g_teach))
+    feedback_gain = c.phi_max * (c.psp_gain if c.spiking_feedback else 1.0)
+    E = [
+        -c.k_b * c.phi_max * slope * (_sigmoid(y @ (feedback_gain * target)) - _sigmoid(y @ (feedback_gain * rate)))
+        for slope, y in zip(slopes, Y, strict=True)
+    ]
+    E.append(-c.k_d * c.phi_max * rate * (1 - rate) * c.phi_max * (target - rate))
+    return RateUpdate(E, psp, voltage, c.phi_max * target)
