@@ -5,17 +5,15 @@ compiled engine on one and two threads, the rate limit and the readable simulati
 a slow moment of the machine falls on all of them; the figure is the median over rounds. ``spiking_vs_readable`` is the
 median of the ratio within a round. A table for people, then one line of JSON.
 
-    python benchmarks/segregated.py [--rounds 15] [--examples 600] [--epochs 0] [--seed 0]
+    python benchmarks/segregated.py [--rounds 15] [--examples 600]
 
-``--epochs N`` then trains on all of MNIST (``python -m bioplaus_lite.data fetch mnist``), a spiking test of all 10,000
-test images after each epoch, and reports running training error, test error, seconds and memory.
+Full-length trainings, with their seconds and memory, are recorded by ``benchmarks/segregated_runs.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import time
 
@@ -78,47 +76,15 @@ def measure(rounds: int, examples: int) -> dict[str, float]:
     return result
 
 
-def train(epochs: int, seed: int, threads: int) -> dict[str, float]:
-    """Train on all of MNIST for some epochs; what the paper did, with the code's 250 ms test."""
-    data = load("mnist", "full")
-    rule = make(SIZES, SegregatedParameters(), seed=seed, threads=threads)
-    generator, total, result = torch.Generator().manual_seed(seed), 0.0, {}
-    for epoch in range(1, epochs + 1):
-        start = time.perf_counter()
-        order = torch.randperm(len(data.x_train), generator=generator)
-        wrong = 0
-        for part in order.split(1000):
-            scores = rule.present(data.x_train[part], data.y_train[part]).scores
-            wrong += int((scores.argmax(1) != data.y_train[part]).sum())
-        tested = rule.predict_spiking(data.x_test, seed=epoch).argmax(1)
-        total += time.perf_counter() - start
-        result = {
-            "running_training_error": 100 * wrong / len(order),
-            "test_error": 100 * (tested != data.y_test).float().mean().item(),
-            "training_seconds": total,
-            "peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        }
-        print(f"epoch {epoch:3}  " + "  ".join(f"{k} {v:.2f}" for k, v in result.items()), flush=True)
-        if epoch == 1:
-            first = {"running_training_error_epoch_1": result["running_training_error"],
-                     "test_error_epoch_1": result["test_error"]}
-    return {**first, **result, "epochs": epochs}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--examples", type=int, default=600, help="shown to the compiled engine in a round")
-    parser.add_argument("--epochs", type=int, default=0, help="of a full training afterwards")
-    parser.add_argument("--seed", type=int, default=0, help="of the full training")
-    parser.add_argument("--threads", type=int, default=1, help="of the full training")
     args = parser.parse_args()
     torch.set_num_threads(1)  # the readable simulation's matrix products, too, where the library obeys
-    result = measure(args.rounds, args.examples) if args.rounds else {}
+    result = measure(args.rounds, args.examples)
     for name, value in result.items():
         print(f"{name:<38}{value:>10.1f} ×" if name.endswith("_vs_readable") else f"{name:<38}{value:>10.4f}")
-    if args.epochs:
-        result |= train(args.epochs, args.seed, args.threads)
     print(json.dumps({name: round(value, 4) for name, value in result.items()}))
 
 

@@ -63,14 +63,14 @@ def gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
 
 
 def true_gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-    """``{l: ∂L/∂W_l}`` of the mean cross-entropy, by autograd."""
+    """``{l: ∂L/∂W_l}`` of the rule's objective, the mean cross-entropy unless it has another, by autograd."""
     weights = [rule.network.weight(layer) for layer in _layers(rule)]
     learned = [w.requires_grad for w in weights]  # a layer held fixed has a gradient all the same
     with frozen(rule), torch.enable_grad():
         try:
             for w in weights:
                 w.requires_grad_(True)
-            loss = F.cross_entropy(rule(x), y)
+            loss = rule.objective(rule(x), y)
             return dict(zip(_layers(rule), torch.autograd.grad(loss, weights), strict=True))
         finally:
             for w, flag in zip(weights, learned, strict=True):
@@ -91,12 +91,15 @@ def backprop_errors(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tenso
         for layer in _layers(rule):
             currents.append(network.current(layer, h).requires_grad_())
             h = network.sigma(currents[-1]) if layer < network.depth else currents[-1]
-        loss = F.cross_entropy(h, y)
+        loss = rule.objective(h, y)
         return dict(zip(_layers(rule), torch.autograd.grad(loss, currents), strict=True))
 
 
-def error_angles(rule: LayeredRule, x: Tensor, y: Tensor) -> dict[int, float]:
-    """``{l: mean over examples of ∠(δ_l, δ_l of backprop)}``; examples without any error are left out."""
+def error_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
+    """``{l: mean over examples of ∠(δ_l, δ_l of backprop)}``; examples without any error are left out.
+
+    For rules that can say what their errors are: layered rules and segregated compartments.
+    """
     own, true = rule.errors(x, y), backprop_errors(rule, x, y)
     return {layer: angles_by_row(own[layer], true[layer]).nanmean().item() for layer in true}
 

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from bioplaus_lite.data import load
-from bioplaus_lite.diagnostics import angle, gradients, update_angles
+from bioplaus_lite.diagnostics import angle, error_angles, gradients, true_gradients, update_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules.segregated import (
     RateNetwork,
@@ -513,13 +513,35 @@ def test_in_the_rate_limit_the_output_follows_the_gradient_of_its_own_loss():
     rule = make((12, 9, 20, 4), SegregatedParameters.rate_limit())
     x, y = problem(8)
     own = gradients(rule, x, y)
-    true = torch.autograd.grad(rule.output_loss(x, y), [rule.network.weight(l) for l in (1, 2, 3)])
-    torch.testing.assert_close(own[3], rule.constants.P_out * true[2], atol=1e-12, rtol=0)
-    assert angle(own[1], true[0]) > 5  # random feedback is not backprop …
+    true = true_gradients(rule, x, y)
+    torch.testing.assert_close(own[3], rule.constants.P_out * true[3], atol=1e-12, rtol=0)
+    assert angle(own[1], true[1]) > 5  # random feedback is not backprop …
     simulation = rule.simulation()
     expected = [simulation.example(one.numpy(), int(label), learn=False) for one, label in zip(x, y, strict=True)]
     mean = np.mean([np.outer(o.E[0], o.psp[0]) for o in expected], axis=0) * rule.constants.P_hidden
     np.testing.assert_allclose(own[1].numpy(), mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("constants", [SegregatedParameters(), SegregatedParameters.rate_limit()])
+def test_errors_are_those_of_the_gradients_and_leave_no_trace(constants):
+    rule = make((12, 9, 20, 4), constants)
+    x, y = problem(6)
+    rule.present(x, y)
+    before = weights(rule)
+    errors, assigned = rule.errors(x, y), gradients(rule, x, y)
+    assert [e.shape for e in errors.values()] == [(6, 9), (6, 20), (6, 4)]
+    assert all(torch.equal(rule.errors(x, y)[l], errors[l]) for l in errors)
+    for layer in errors:  # biases have no presynaptic side
+        P = constants.P_out if layer == 3 else constants.P_hidden
+        rule.assign_gradients(x, y)
+        assert assigned[layer].abs().max() > 0
+        if constants.mode == "rate":
+            torch.testing.assert_close(rule.network.bias(layer).grad, P * errors[layer].mean(0))
+    assert furthest(before[0], weights(rule)[0]) == 0
+    if constants.mode == "rate":
+        angles = error_angles(rule, x, y)
+        assert angles[3] < 1e-5  # the output has the gradient of its own loss, example by example
+        assert angles[1] > 5
 
 
 def test_it_learns_shipped_digits():

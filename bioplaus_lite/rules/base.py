@@ -84,6 +84,13 @@ class LearningRule(nn.Module):
         """
         raise NotImplementedError
 
+    def objective(self, scores: Tensor, y: Tensor) -> Tensor:
+        """The loss that the rule descends, a differentiable scalar: what the diagnostics take the true gradient of.
+
+        Cross-entropy, unless a rule says otherwise.
+        """
+        return F.cross_entropy(scores, y)
+
     def learn(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step of learning: assign gradients, then let ``optimizer`` step. Returns the loss before it."""
         loss = self.assign_gradients(x, y)

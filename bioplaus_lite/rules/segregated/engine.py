@@ -12,6 +12,7 @@ import numpy as np
 from numba.core import event
 
 from bioplaus_lite.rules.segregated.kernels import (
+    VECTOR,
     Constants,
     Draws,
     Layout,
@@ -91,7 +92,7 @@ class _Engine:
 
     def _rows(self, n: int, traces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Room for ``voltage``, ``loss``, ``E`` and ``psp`` of ``n`` examples."""
-        shape = (n, int(self.net.m.sum())) if traces else (0, 0)
+        shape = (n, self.net.units) if traces else (0, 0)
         voltage = np.empty((n, self.net.n[-1]), self.dtype)
         return voltage, np.empty(n), np.empty(shape, self.dtype), np.empty(shape, self.dtype)
 
@@ -106,18 +107,19 @@ class _Engine:
         return Result(voltage, loss, by_layer(E, range(1, self.depth + 1)), by_layer(psp, range(self.depth)))
 
     def _new_work(self, steps: int) -> Work:
-        units, out = int(self.net.m.sum()), int(self.net.m[-1])
+        units, out, most = self.net.units, int(self.net.m[-1]), int(self.net.n.max()) + 1
         memory, latest = self.constants.spike_memory, self.constants.steps(self.constants.plateau_max)
 
         def zeros(*shape: int) -> np.ndarray:
             return np.zeros(shape, self.dtype)
 
         return Work(
-            V=zeros(units), sum_L=zeros(units), sum_s=zeros(units), current=zeros((memory + 1) * units),
+            V=zeros(units), sums=zeros(2 * units), current=zeros((memory + 1) * units), drive=zeros(units),
             out_L=zeros(out), out_s=zeros(out), mean_V=zeros(units), psp=zeros(units), alpha=zeros(2, units),
-            apical=zeros(units), E=zeros(units), seen=zeros(steps + 1, out), output=zeros(steps, out),
+            apical=zeros(units), E=zeros(units), seen=zeros(steps + 1, out), output=zeros(steps + 1, out),
+            hidden=zeros(steps + 1, int(self.net.row[1:-1].max(initial=VECTOR))),
             mean_seen=zeros(latest + 1, out),
-            who=np.zeros(int(self.net.n.max()) + 1, np.int32), path=zeros(2, out, int(self.net.m.max())),
+            who=np.zeros(most, np.int32), factor=zeros(most), path=zeros(2, out, int(self.net.m.max())),
         )
 
 
@@ -235,7 +237,7 @@ class Engine(_Engine):
             new.who[new.start[layer] :][:count] = old.who[old.start[layer] :][:count]
         self._spikes = new
         fresh = self._new_work(steps)
-        self._work = self._work._replace(seen=fresh.seen, output=fresh.output)
+        self._work = self._work._replace(seen=fresh.seen, hidden=fresh.hidden, output=fresh.output)
         self._draws = [self._new_draws(self.BLOCK, steps) for _ in range(min(self.threads, 2))]
         self._capacity = steps
 

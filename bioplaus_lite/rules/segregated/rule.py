@@ -227,24 +227,34 @@ class SegregatedCompartments(LearningRule):
         Returns:
             Mean cross-entropy of the scores of the forward phases.
         """
+        result = self._show(x, y, keep_state=self.training)
+        for layer in range(1, self.network.depth + 1):
+            P = self.constants.P_out if layer == self.network.depth else self.constants.P_hidden
+            E = torch.as_tensor(result.E[layer - 1], dtype=x.dtype)
+            psp = torch.as_tensor(result.psp[layer - 1], dtype=x.dtype)
+            self.network.weight(layer).grad = E.T @ psp * (P / len(x))
+            self.network.bias(layer).grad = E.mean(0) * P
+        return F.cross_entropy(torch.as_tensor(result.voltage, dtype=x.dtype), y)
+
+    @torch.no_grad()
+    def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
+        """``{l: E_l}``, the errors at the dendrites, a row each example; no weight and no state is changed."""
+        result = self._show(x, y, keep_state=False)
+        return {layer: torch.as_tensor(E, dtype=x.dtype) for layer, E in enumerate(result.E, 1)}
+
+    def _show(self, x: Tensor, y: Tensor, *, keep_state: bool):
+        """Show examples without learning, and say what the updates would have been made of."""
         self._check(x, y)
-        engine, network = self._ready(), self.network
-        snapshot = None if self.training else engine.snapshot()
-        Y = [self.direct_feedback(l).clone() for l in range(1, network.depth)]
+        engine, depth = self._ready(), self.network.depth
+        snapshot = None if keep_state else engine.snapshot()
+        Y = [self.direct_feedback(l).clone() for l in range(1, depth)]
         try:
-            result = engine.train(x.numpy(), y.numpy(), (0.0,) * network.depth, traces=True)
+            return engine.train(x.numpy(), y.numpy(), (0.0,) * depth, traces=True)
         finally:
             if snapshot is not None:
                 engine.restore(snapshot)
                 for layer, before in enumerate(Y, 1):  # symmetric feedback may have drawn noise
                     self.direct_feedback(layer).copy_(before)
-        for layer in range(1, network.depth + 1):
-            P = self.constants.P_out if layer == network.depth else self.constants.P_hidden
-            E = torch.as_tensor(result.E[layer - 1], dtype=x.dtype)
-            psp = torch.as_tensor(result.psp[layer - 1], dtype=x.dtype)
-            network.weight(layer).grad = E.T @ psp * (P / len(x))
-            network.bias(layer).grad = E.mean(0) * P
-        return F.cross_entropy(torch.as_tensor(result.voltage, dtype=x.dtype), y)
 
     def predict_spiking(self, x: Tensor, duration: float | None = None, *, seed: int = 0) -> Tensor:
         """Scores of a spiking test, ``(N, n_L)``: mean output voltages after ``settle``, each input from rest.
@@ -266,19 +276,20 @@ class SegregatedCompartments(LearningRule):
             return torch.as_tensor(np.array([simulation.test(one, duration)[0] for one in x.numpy()]), dtype=x.dtype)
         return torch.from_numpy(engine.test(x.numpy(), duration, seed=seed))
 
-    def output_loss(self, x: Tensor, y: Tensor) -> Tensor:
-        r"""The model's own loss in the rate limit, a differentiable scalar.
+    def objective(self, scores: Tensor, y: Tensor) -> Tensor:
+        r"""The model's own loss, of output voltages ``V_L`` as scores.
 
         .. math:: \mathcal L = \tfrac1N \sum \tfrac12 \|\varphi^* - \varphi_{max}\sigma(V_L)\|^2
 
-        :math:`\varphi^*`, the output rate of the target phase, counts as given. Its gradient by autograd is what
-        backpropagation would compute in this network; compare it with :meth:`assign_gradients`, which holds
-        ``gain/φ_max`` and ``gain/φ_max²`` times as much.
+        :math:`\varphi^*`, the output rate that the target phase would have, counts as given. The gradient of this by
+        autograd is what backpropagation would compute in the rate limit; :meth:`assign_gradients` holds
+        ``gain/φ_max`` (hidden) and ``gain/φ_max²`` (output) times as much.
         """
-        c, V = self.constants, self.network(x)
-        E = torch.full_like(V, c.E_I).scatter_(1, y[:, None], c.E_E)
-        target = torch.sigmoid((V.detach() * (c.g_l + c.g_d) + c.g_teach * E) / (c.g_l + c.g_d + c.g_teach))
-        return 0.5 * (c.phi_max * (target - torch.sigmoid(V))).square().sum(1).mean()
+        c = self.constants
+        E = torch.full_like(scores, c.E_I).scatter_(1, y[:, None], c.E_E)
+        dendrite = scores.detach() * (c.g_l + c.g_d)
+        target = torch.sigmoid((dendrite + c.g_teach * E) / (c.g_l + c.g_d + c.g_teach))
+        return 0.5 * (c.phi_max * (target - torch.sigmoid(scores))).square().sum(1).mean()
 
     def reset(self) -> None:
         """Put all voltages at rest and forget all spikes. Training never does this by itself."""
@@ -343,13 +354,13 @@ class SegregatedCompartments(LearningRule):
 
         layout, sizes, places = Layout.of(self.network.sizes), self.network.sizes, []
         for layer in range(1, len(sizes)):
-            m, n = int(layout.m[layer]), sizes[layer]
+            row, n = int(layout.row[layer]), sizes[layer]
             weight, bias = self.network.weight(layer), self.network.bias(layer)
-            places.append((f"W{layer}", 0, weight, (n, sizes[layer - 1]), (1, m), int(layout.W[layer])))
+            places.append((f"W{layer}", 0, weight, (n, sizes[layer - 1]), (1, row), int(layout.W[layer])))
             places.append((f"b{layer}", 0, bias, (n,), (1,), int(layout.b[layer])))
             if layer < len(sizes) - 1:
                 Y = self.direct_feedback(layer)
-                places.append((f"Y{layer}", 1, Y, (n, sizes[-1]), (1, m), int(layout.Y[layer])))
+                places.append((f"Y{layer}", 1, Y, (n, sizes[-1]), (1, row), int(layout.Y[layer])))
         return places
 
     def _linked(self) -> bool:
