@@ -18,7 +18,7 @@ import torch
 from bioplaus_lite.data import load
 from bioplaus_lite.diagnostics import update_angles, weight_angles
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules import RULES, make_rule
+from bioplaus_lite.rules import LAYERED, make_rule
 from bioplaus_lite.runs import RUNS, provenance, save_run
 from bioplaus_lite.training import fit
 
@@ -60,7 +60,7 @@ def run(name: str, seed: int, data) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rules", nargs="+", default=list(RULES), choices=list(RULES))
+    parser.add_argument("--rules", nargs="+", default=list(LAYERED), choices=LAYERED)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     args = parser.parse_args()
     torch.set_num_threads(1)

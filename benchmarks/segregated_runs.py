@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import time
 from dataclasses import asdict
 
 import torch
 
 from bioplaus_lite.data import load
-from bioplaus_lite.diagnostics import error_angles
+from bioplaus_lite.diagnostics import error_angles, same_spikes_angles, update_angles
 from bioplaus_lite.rules.segregated import (
     RateNetwork,
     SegregatedCompartments,
@@ -72,8 +73,9 @@ class Counted(SegregatedCompartments):
 
 def run(name: str, data, threads: int) -> dict:
     sizes, constants, epochs, seed = CATALOGUE[name]
+    start = time.perf_counter()
     rule = Counted(RateNetwork(sizes, constants, seed=seed), seed=1000 + seed, threads=threads)
-    probe = data.x_train[:200], data.y_train[:200]
+    probe = data.x_test[:200], data.y_test[:200]
 
     def measure(rule: Counted) -> dict[str, float]:
         scores = rule.predict_spiking(data.x_test) if constants.mode == "spiking" else rule(data.x_test)
@@ -84,6 +86,8 @@ def run(name: str, data, threads: int) -> dict:
             if rule.network.depth > 1:
                 values["jacobian"] = jacobian_condition(rule, rule.scores)
         values |= {f"angle_{l}": angle for l, angle in error_angles(rule, *probe).items() if l < rule.network.depth}
+        values |= {f"same_spikes_angle_{l}": angle for l, angle in same_spikes_angles(rule, *probe).items()}
+        values |= {f"update_angle_{l}": angle for l, angle in update_angles(rule, *probe).items()}
         values |= {f"norm_{l}": rule.network.weight(l).norm().item() for l in range(1, rule.network.depth + 1)}
         return values
 
@@ -96,7 +100,7 @@ def run(name: str, data, threads: int) -> dict:
     return {
         "id": name, "rule": "segregated", "dataset": "mnist", "sizes": sizes, "seed": seed, "epochs": epochs,
         "test_error": curves["test_error"][-1], "curves": curves, "constants": asdict(constants),
-        "training_seconds": round(frame.seconds.max(), 1),
+        "training_seconds": round(frame.seconds.max(), 1), "wall_seconds": round(time.perf_counter() - start, 1),
         "peak_MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), **provenance(),
     }  # fmt: skip
 

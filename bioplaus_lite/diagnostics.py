@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bioplaus_lite.rules import DirectFeedbackAlignment, LayeredRule, LearningRule
+from bioplaus_lite.rules import DirectFeedbackAlignment, LayeredRule, LearningRule, SegregatedCompartments
 from bioplaus_lite.training import frozen
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "gradients",
     "path_feedback",
     "pseudo_inverse_angle",
+    "same_spikes_angles",
     "true_gradients",
     "update_angles",
     "update_snr",
@@ -102,6 +103,32 @@ def error_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
     """
     own, true = rule.errors(x, y), backprop_errors(rule, x, y)
     return {layer: angles_by_row(own[layer], true[layer]).nanmean().item() for layer in true}
+
+
+@torch.no_grad()
+def same_spikes_angles(rule: SegregatedCompartments, x: Tensor, y: Tensor) -> dict[int, float]:
+    r"""``{l: mean over examples of the angle}`` between ``E_l`` and what backprop would make of the same spikes.
+
+    .. math:: \delta_L = E_L, \qquad
+              \delta_l = \bigl(W_{l+1}^\top \delta_{l+1}\bigr) \odot \sigma'(\overline V{}_l^f), \quad l < L
+
+    Both start from one and the same noisy output error, so that this is the angle of the feedback path alone;
+    :func:`error_angles` compares with the noise-free gradient. In the rate limit they agree.
+
+    Args:
+        rule: with at least one hidden layer.
+        x: ``(N, n_0)`` in [0, 1].
+        y: ``(N,)``, int64 labels.
+
+    Source: Guerguiev, Lillicrap & Richards (2017), the comparison with explicit backpropagation.
+    """
+    result, angles = rule.traces(x, y), {}
+    delta = torch.as_tensor(result.E[-1], dtype=x.dtype)
+    for layer in range(rule.network.depth - 1, 0, -1):
+        share = torch.sigmoid(torch.as_tensor(result.soma[layer - 1], dtype=x.dtype))
+        delta = (delta @ rule.network.weight(layer + 1)) * share * (1 - share)
+        angles[layer] = angles_by_row(torch.as_tensor(result.E[layer - 1], dtype=x.dtype), delta).nanmean().item()
+    return angles
 
 
 def path_feedback(rule: LayeredRule, layer: int) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ LABELS = {
     "brsf": "Sign symmetry (redrawn)",
     "weight_mirror": "Weight mirror",
     "kolen_pollack": "Kolen–Pollack",
+    "segregated": "Segregated compartments",
 }
 
 

@@ -11,7 +11,7 @@ import torch
 from scipy import stats
 
 from bioplaus_lite.data import load
-from bioplaus_lite.diagnostics import angle, error_angles, gradients, true_gradients, update_angles
+from bioplaus_lite.diagnostics import angle, error_angles, gradients, same_spikes_angles, true_gradients, update_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules.segregated import (
     RateNetwork,
@@ -542,6 +542,24 @@ def test_errors_are_those_of_the_gradients_and_leave_no_trace(constants):
         angles = error_angles(rule, x, y)
         assert angles[3] < 1e-5  # the output has the gradient of its own loss, example by example
         assert angles[1] > 5
+        same = same_spikes_angles(rule, x, y)
+        assert same == {1: pytest.approx(angles[1], abs=1e-6), 2: pytest.approx(angles[2], abs=1e-6)}
+
+
+def test_angles_of_the_same_spikes_are_those_of_the_readable_simulation():
+    rule = make((12, 9, 20, 4), engine="readable")
+    x, y = problem(4)
+    angles, simulation = same_spikes_angles(rule, x, y), rule.simulation()
+    expected = {1: [], 2: []}
+    for one, label in zip(x.numpy(), y.tolist(), strict=True):
+        o = simulation.example(one, label, learn=False)
+        delta = o.E[2]
+        for layer in (2, 1):
+            share = 1 / (1 + np.exp(-o.soma[layer - 1]))
+            delta = (simulation.W[layer].T @ delta) * share * (1 - share)
+            cosine = o.E[layer - 1] @ delta / np.linalg.norm(o.E[layer - 1]) / np.linalg.norm(delta)
+            expected[layer].append(np.degrees(np.arccos(cosine)))
+    assert angles == {l: pytest.approx(np.mean(a), abs=1e-6) for l, a in expected.items()}
 
 
 def test_it_learns_shipped_digits():

@@ -15,8 +15,10 @@ from bioplaus_lite.rules.feedback_alignment import (
     SignSymmetry,
     WeightMirror,
 )
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 
 __all__ = [
+    "LAYERED",
     "RULES",
     "Backprop",
     "DirectFeedbackAlignment",
@@ -24,6 +26,7 @@ __all__ = [
     "KolenPollack",
     "LayeredRule",
     "LearningRule",
+    "SegregatedCompartments",
     "SignSymmetry",
     "WeightMirror",
     "cross_entropy_and_error",
@@ -40,7 +43,11 @@ RULES: dict[str, Callable[..., LearningRule]] = {
     "brsf": partial(SignSymmetry, magnitudes="redrawn"),
     "weight_mirror": WeightMirror,
     "kolen_pollack": KolenPollack,
+    "segregated": SegregatedCompartments,  # on a RateNetwork, whose weights start in the model's range
 }
+
+#: The names of those that train any network, and differ only in the choice of their feedback weights.
+LAYERED: tuple[str, ...] = tuple(name for name in RULES if name != "segregated")
 
 
 def make_rule(name: str, network: Network, **options) -> LearningRule:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 from numba.core import event
@@ -26,18 +26,21 @@ from bioplaus_lite.rules.segregated.kernels import (
     train_rates,
 )
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
-from bioplaus_lite.rules.segregated.simulation import State, window_of_test
+from bioplaus_lite.rules.segregated.simulation import Result, State, window_of_test
 
-__all__ = ["Engine", "Layout", "RateEngine", "Result", "compiling_is_announced"]
+__all__ = ["Engine", "Layout", "RateEngine", "compiling_is_announced"]
 
 
 class _Announce(event.Listener):
-    """Says, the first time something has to be compiled, what keeps the reader waiting."""
+    """Says, the first time something has to be compiled, what keeps the reader waiting.
+
+    It is silent where progress bars are (``TQDM_DISABLE``): stored notebooks must not depend on a cache.
+    """
 
     told = False
 
     def on_start(self, _) -> None:
-        if not _Announce.told:
+        if not _Announce.told and not os.environ.get("TQDM_DISABLE"):
             print("Compiling the engine, once: about half a minute. Numba keeps the result for next time.", flush=True)
         _Announce.told = True
 
@@ -50,19 +53,6 @@ def compiling_is_announced() -> Iterator[None]:
     """Print one line if something has to be compiled inside; nothing if the cache of compiled code has it."""
     with event.install_listener("numba:compile", _Announce()):
         yield
-
-
-class Result(NamedTuple):
-    """What :meth:`Engine.train` returns, a row for each example.
-
-    ``voltage``: mean output voltages in the forward window, ``(N, n_L)``; ``loss``: output losses, ``(N,)``; ``E`` and
-    ``psp``: lists by layer of what the updates were made of, ``(N, n_l)`` and ``(N, n_{l-1})``, if they were asked for.
-    """
-
-    voltage: np.ndarray
-    loss: np.ndarray
-    E: list[np.ndarray]
-    psp: list[np.ndarray]
 
 
 class _Engine:
@@ -90,13 +80,12 @@ class _Engine:
         size = int(self.net.n[1:-1].sum() * self.net.n[-1]) if self.constants.feedback_noise else 0
         return self.constants.feedback_noise * self.generator.standard_normal((n, size))
 
-    def _rows(self, n: int, traces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Room for ``voltage``, ``loss``, ``E`` and ``psp`` of ``n`` examples."""
-        shape = (n, self.net.units) if traces else (0, 0)
-        voltage = np.empty((n, self.net.n[-1]), self.dtype)
-        return voltage, np.empty(n), np.empty(shape, self.dtype), np.empty(shape, self.dtype)
+    def _rows(self, n: int, traces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Room for ``voltage`` and ``loss`` of ``n`` examples, and for ``E``, ``psp`` and ``soma``."""
+        shape = (3, n, self.net.units) if traces else (3, 0, 0)
+        return np.empty((n, self.net.n[-1]), self.dtype), np.empty(n), np.empty(shape, self.dtype)
 
-    def _result(self, voltage: np.ndarray, loss: np.ndarray, E: np.ndarray, psp: np.ndarray) -> Result:
+    def _result(self, voltage: np.ndarray, loss: np.ndarray, traces: np.ndarray) -> Result:
         if not (np.isfinite(loss).all() and np.isfinite(voltage).all() and math.isfinite(self.weights.sum())):
             raise FloatingPointError("a weight or voltage is not finite: training has diverged, lower eta")
 
@@ -104,7 +93,9 @@ class _Engine:
             parts = [(self.net.unit[l], self.net.unit[l] + self.net.n[l]) for l in layers]
             return [flat[:, a:b] for a, b in parts] if len(flat) else []
 
-        return Result(voltage, loss, by_layer(E, range(1, self.depth + 1)), by_layer(psp, range(self.depth)))
+        E, psp, soma = traces
+        own, below = range(1, self.depth + 1), range(self.depth)
+        return Result(voltage, loss, by_layer(E, own), by_layer(psp, below), by_layer(soma, own))
 
     def _new_work(self, steps: int) -> Work:
         units, out, most = self.net.units, int(self.net.m[-1]), int(self.net.n.max()) + 1
@@ -317,7 +308,7 @@ class Engine(_Engine):
             labels: ``(N,)``.
             etas: learning rates of the layers 1 … L.
             lengths, plateaus, noise: as for :meth:`Simulation.example`, with a leading axis of examples; noise flat.
-            traces: whether to return ``E`` and ``psp``.
+            traces: whether to return ``E``, ``psp`` and ``soma``.
 
         Raises:
             FloatingPointError: the weights have diverged.
@@ -334,7 +325,7 @@ class Engine(_Engine):
         noise = self._noise(n) if noise is None else noise
         scales, total = self._scales(etas), lengths.sum(1)
         self._grow(int(total.max(initial=0)))
-        rows = voltage, losses, E, psp = self._rows(n, traces)
+        rows = voltage, losses, traced = self._rows(n, traces)
 
         def draw(begin: int, buffer: Draws) -> None:
             part = slice(begin, begin + self.BLOCK)
@@ -348,7 +339,7 @@ class Engine(_Engine):
             p = slice(begin, begin + self.BLOCK)
             train_block(
                 self.net, self._c, self.weights, self.feedback, buffer, self._spikes, self._work, lengths[p],
-                labels[p], plateaus[p], noise[p], c.window, scales, voltage[p], losses[p], E[p], psp[p],
+                labels[p], plateaus[p], noise[p], c.window, scales, voltage[p], losses[p], traced[:, p],
             )
 
         with compiling_is_announced():

@@ -905,11 +905,12 @@ def _set_symmetric_feedback(net, c, weights, feedback, work, noise):
 @jit
 def train_block(
     net, c, weights, feedback, draws, spikes, work, steps, labels, early, noise, window, scales, voltage, losses,
-    errors, psps,
+    traces,
 ):
     """Show the examples of a block, one after another, and change the weights after each.
 
-    ``errors`` and ``psps``, ``(block, units)``, receive what the changes were made of, if they have rows.
+    ``traces``, ``(3, block, units)``, receives what the changes were made of, if it has rows: ``E``, mean postsynaptic
+    potentials and mean somatic voltages of the forward window.
     """
     rate = np.empty(net.n[-1])
     u, n = net.unit[-1], net.n[-1]
@@ -931,9 +932,10 @@ def train_block(
         _plateaus(net, feedback, work, early[k, 1], work.E, work.alpha[1])  # E is free until the errors are known
         losses[k] = _errors(net, c, work, rate, 0.0)
         _copy(work.mean_V[u : u + n], voltage[k])
-        if len(errors):
-            _copy(work.E, errors[k])
-            _copy(work.psp, psps[k])
+        if traces.shape[1]:
+            _copy(work.E, traces[0, k])
+            _copy(work.psp, traces[1, k])
+            _copy(work.mean_V, traces[2, k])
         _update(net, weights, work, scales)
         if c.learned and scales[0] != 0:
             _copy(kept.ravel(), work.mean_seen.ravel())
@@ -941,7 +943,7 @@ def train_block(
 
 
 @jit
-def train_rates(net, c, weights, feedback, work, x, labels, noise, scales, voltage, losses, errors, psps):
+def train_rates(net, c, weights, feedback, work, x, labels, noise, scales, voltage, losses, traces):
     """:func:`train_block` for the rate limit, in the closed form of ``rate.rate_update``."""
     depth, n_out = len(net.n) - 1, net.n[-1]
     rate, early = np.empty(n_out), np.zeros(0 if not c.learned else net.n[1:-1].sum(), np.int64)
@@ -983,9 +985,10 @@ def train_rates(net, c, weights, feedback, work, x, labels, noise, scales, volta
                 seen = work.mean_seen[0].copy()
         losses[k] = _errors(net, c, work, rate, 0.0)
         _copy(work.mean_V[u : u + n_out], voltage[k])
-        if len(errors):
-            _copy(work.E, errors[k])
-            _copy(work.psp, psps[k])
+        if traces.shape[1]:
+            _copy(work.E, traces[0, k])
+            _copy(work.psp, traces[1, k])
+            _copy(work.mean_V, traces[2, k])
         _update(net, weights, work, scales)
         if c.learned and scales[0] != 0:
             _copy(seen, work.mean_seen[0])

@@ -15,7 +15,7 @@ from bioplaus_lite.networks import uniform_like
 from bioplaus_lite.rules.base import LearningRule
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 from bioplaus_lite.rules.segregated.rate import RateNetwork, initial_range
-from bioplaus_lite.rules.segregated.simulation import Simulation
+from bioplaus_lite.rules.segregated.simulation import Result, Simulation
 
 __all__ = ["Presented", "SegregatedCompartments", "jacobian_condition"]
 
@@ -50,14 +50,12 @@ class _ReadableEngine:
             rule.network.bias(layer).data.copy_(torch.from_numpy(simulation.b[layer - 1]))
             if layer < simulation.depth:
                 rule.direct_feedback(layer).copy_(torch.from_numpy(simulation.Y[layer - 1]))
-        from bioplaus_lite.rules.segregated.engine import Result
-
         def by_layer(name: str) -> list[np.ndarray]:
             return [np.array(rows) for rows in zip(*(getattr(o, name) for o in outcomes), strict=True)]
 
         return Result(
             np.array([o.scores for o in outcomes]), np.array([o.output_loss for o in outcomes]), by_layer("E"),
-            by_layer("psp"),
+            by_layer("psp"), by_layer("soma"),
         )
 
     def snapshot(self) -> dict:
@@ -227,7 +225,7 @@ class SegregatedCompartments(LearningRule):
         Returns:
             Mean cross-entropy of the scores of the forward phases.
         """
-        result = self._show(x, y, keep_state=self.training)
+        result = self.traces(x, y, keep_state=self.training)
         for layer in range(1, self.network.depth + 1):
             P = self.constants.P_out if layer == self.network.depth else self.constants.P_hidden
             E = torch.as_tensor(result.E[layer - 1], dtype=x.dtype)
@@ -239,11 +237,16 @@ class SegregatedCompartments(LearningRule):
     @torch.no_grad()
     def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
         """``{l: E_l}``, the errors at the dendrites, a row each example; no weight and no state is changed."""
-        result = self._show(x, y, keep_state=False)
+        result = self.traces(x, y)
         return {layer: torch.as_tensor(E, dtype=x.dtype) for layer, E in enumerate(result.E, 1)}
 
-    def _show(self, x: Tensor, y: Tensor, *, keep_state: bool):
-        """Show examples without learning, and say what the updates would have been made of."""
+    @torch.no_grad()
+    def traces(self, x: Tensor, y: Tensor, *, keep_state: bool = False) -> Result:
+        """Show examples without learning, and say what the updates would have been made of.
+
+        Returns:
+            ``voltage``, ``loss``, ``E``, ``psp`` and ``soma`` as NumPy arrays, a row each example.
+        """
         self._check(x, y)
         engine, depth = self._ready(), self.network.depth
         snapshot = None if keep_state else engine.snapshot()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 
-__all__ = ["Outcome", "Simulation", "State", "Trace"]
+__all__ = ["Outcome", "Result", "Simulation", "State", "Trace"]
 
 
 def sigma(v: np.ndarray) -> np.ndarray:
@@ -109,6 +110,21 @@ class Outcome:
     def scores(self) -> np.ndarray:
         """Mean voltage of the output somata in the forward window, ``(n_L,)``; the largest is the answer."""
         return self.soma[-1]
+
+
+class Result(NamedTuple):
+    """What a batch of training examples did, a row each.
+
+    ``voltage``: mean output voltages in the forward window, ``(N, n_L)``; ``loss``: output losses, ``(N,)``. If they
+    were asked for, lists by layer of what the updates were made of: ``E``, ``(N, n_l)``; ``psp``, mean postsynaptic
+    potentials, ``(N, n_{l-1})``; ``soma``, mean somatic voltages, ``(N, n_l)``, both of the forward window.
+    """
+
+    voltage: np.ndarray
+    loss: np.ndarray
+    E: list[np.ndarray]
+    psp: list[np.ndarray]
+    soma: list[np.ndarray]
 
 
 @dataclass
