@@ -21,7 +21,7 @@ import torch
 import traitlets
 
 from bioplaus_lite.widgets import StepPlayer, bars, image, lines, scatter, table, vectors
-from bioplaus_lite.widgets.static import module_source, static_html
+from bioplaus_lite.widgets.static import static_html
 
 STEPS = 6
 EPOCHS = list(range(STEPS))
@@ -128,7 +128,7 @@ def test_no_text_can_leave_its_element():
 
 
 def test_module_is_one_file_that_asks_for_nothing():
-    source = module_source("controls.js", "player.js")
+    source = str(StepPlayer._esm)
     assert not re.search(r"^\s*import\b", source, re.MULTILINE)
     assert re.findall(r"^export .*", source, re.MULTILINE) == ["export default { render };"]
     assert "http" not in source.replace("http://www.w3.org/2000/svg", "")

@@ -31,30 +31,37 @@ const ICONS = {
   play: "M4 3l9 5-9 5z",
   pause: "M4 3h3v10H4zM9 3h3v10H9z",
   next: "M4 3v10l8-5z",
+  back: "M8 3v10L2 8zM14 3v10L8 8z",
+  ahead: "M2 3v10l6-5zM8 3v10l6-5z",
 };
 
 // Drawn, because the characters for these shapes come out as emoji on some systems.
 const icon = (name) => svg("svg", { class: "bp-icon", viewBox: "0 0 16 16", "aria-hidden": "true" },
   svg("path", { d: ICONS[name] }));
 
-const iconBefore = (name, text) => [icon(name), text];
-const iconAfter = (name, text) => [text, icon(name)];
+export const iconBefore = (name, text) => [icon(name), text];
+export const iconAfter = (name, text) => [text, icon(name)];
+
+/** An element that keeps its keys: JupyterLab takes the arrow keys from a focused control unless it says no. */
+export const control = (element) => { element.dataset.lmSuppressShortcuts = "true"; return element; };
+
+/** A button with a class of its own. */
+export const button = (name, ...content) => control(
+  html("button", { type: "button", class: `bp-button ${name}` }, ...content));
 
 /**
  * Previous, Play, Next, a slider, and the words of the current step, all bound to `model`'s `step`.
  *
- * Returns the element, `update(step)` to show a step, `layout()` to call when the width has changed, and
- * `destroy()` to stop the timer and drop the listeners. The caller listens to `change:step`.
+ * `seconds` is the pace of Play, one number or a function of the step; `extra` are elements that stand between the
+ * buttons and the slider. Returns the element, `update(step)` to show a step, `go(step)` to move there as by hand,
+ * `change(labels, texts)` to have other steps, `layout()` to call when the width has changed, and `destroy()` to stop
+ * the timer and drop the listeners. The caller listens to `change:step`.
  */
-export function stepControls({ model, labels, texts, stepName, seconds }) {
-  const last = labels.length - 1;
+export function stepControls({ model, labels, texts, stepName, seconds, extra = [] }) {
+  let last = labels.length - 1;
   const life = new AbortController();
   let timer = null;
 
-  // JupyterLab takes the arrow keys from a focused control unless the control itself says no.
-  const control = (element) => { element.dataset.lmSuppressShortcuts = "true"; return element; };
-  const button = (name, ...content) => control(
-    html("button", { type: "button", class: `bp-button ${name}` }, ...content));
   const previous = button("bp-prev", ...iconBefore("previous", "Previous"));
   const play = button("bp-play", ...iconBefore("play", "Play"));
   const next = button("bp-next", ...iconAfter("next", "Next"));
@@ -63,7 +70,8 @@ export function stepControls({ model, labels, texts, stepName, seconds }) {
   }));
   const words = html("output", { class: "bp-text", "aria-live": "polite", "aria-atomic": "true" });
   const element = html("div", { class: "bp-controls" },
-    html("div", { class: "bp-bar" }, html("div", { class: "bp-buttons" }, previous, play, next), slider), words);
+    html("div", { class: "bp-bar" }, html("div", { class: "bp-buttons" }, previous, play, next), ...extra, slider),
+    words);
 
   const sentence = (k) => [
     html("strong", {}, `${stepName} ${k + 1} of ${last + 1} · ${labels[k]}`), texts[k] ? ` — ${texts[k]}` : "",
@@ -80,7 +88,7 @@ export function stepControls({ model, labels, texts, stepName, seconds }) {
 
   function pause() {
     if (timer === null) return;
-    clearInterval(timer);
+    clearTimeout(timer);
     timer = null;
     play.replaceChildren(...iconBefore("play", "Play"));
     words.setAttribute("aria-live", "polite");
@@ -92,10 +100,15 @@ export function stepControls({ model, labels, texts, stepName, seconds }) {
     words.setAttribute("aria-live", "off"); // a voice could not keep up
     play.replaceChildren(...iconBefore("pause", "Pause"));
     if (current() === last) go(0);
-    timer = setInterval(() => {
+    tick();
+  }
+
+  function tick() {
+    timer = setTimeout(() => {
       if (element.isConnected) go(current() + 1); // a page may drop an output without a word
       if (!element.isConnected || current() === last) pause();
-    }, 1000 * seconds);
+      else if (timer !== null) tick();
+    }, 1000 * (typeof seconds === "function" ? seconds(current()) : seconds));
   }
 
   function byHand(step) {
@@ -139,10 +152,16 @@ export function stepControls({ model, labels, texts, stepName, seconds }) {
     words.style.minHeight = `${height}px`;
   }
 
+  function change(newLabels, newTexts) {
+    [labels, texts] = [newLabels, newTexts];
+    last = labels.length - 1;
+    assign(slider, { max: last });
+  }
+
   function destroy() {
     pause();
     life.abort();
   }
 
-  return { element, update, layout, destroy };
+  return { element, update, go: byHand, change, layout, destroy };
 }

@@ -3,10 +3,10 @@
 // `update(step)` then only moves what changes.
 
 import { assign, html, stepControls, svg } from "./controls.js";
+import {
+  LABEL, LINE, TICK, clamp, decimals, figurePanel, fixed, panelBox, picture, spread, ticks,
+} from "./drawing.js";
 
-const TICK = 12; // font size in px of tick labels and values
-const LABEL = 13; // font size in px of axis labels
-const LINE = 17; // line height in px
 const DASHES = [null, "8 3", "2 3", "9 3 2 3", "5 2", "14 4", "1 3"]; // so that colour is never the only cue
 const MARKERS = [
   "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0Z", // disc
@@ -17,103 +17,6 @@ const MARKERS = [
   "M-1.5 -4.7H1.5V-1.5H4.7V1.5H1.5V4.7H-1.5V1.5H-4.7V-1.5H-1.5Z", // plus
   "M0 -5L1.5 -1.6L5 -1.5L2.3 .9L3.2 4.5L0 2.5L-3.2 4.5L-2.3 .9L-5 -1.5L-1.5 -1.6Z", // star
 ];
-const COLOURS = { // red, green, blue at equal distances from the lowest value to the highest
-  diverging: [[0, 68, 127], [0, 114, 178], [120, 180, 220], [255, 255, 255], [245, 190, 100], [213, 94, 0],
-    [138, 54, 0]],
-  sequential: [[68, 1, 84], [71, 44, 122], [59, 81, 139], [44, 113, 142], [33, 144, 141], [39, 173, 129], [92, 200, 99],
-    [170, 220, 50], [253, 231, 37]],
-};
-
-// ---------------------------------------------------------------------------------------------------- numbers
-
-const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
-
-/** Decimals that show three figures of the largest value; none when all values are whole. */
-function decimals(values) {
-  const largest = values.reduce((most, v) => Math.max(most, Math.abs(v)), 0);
-  if (largest === 0 || values.every(Number.isInteger)) return 0;
-  return Math.max(0, 2 - Math.floor(Math.log10(largest)));
-}
-
-/** A number with fixed decimals, a true minus sign, commas from 10,000 on, a power of ten if it is very small. */
-function fixed(value, digits) {
-  if (digits > 5 && value !== 0) {
-    const [figures, power] = value.toExponential(1).split("e");
-    const raised = [...power.replace("+", "")].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("");
-    return `${figures.replace("-", "−")}×10${raised}`;
-  }
-  if (value === 0) return (0).toFixed(digits > 5 ? 0 : digits);
-  let text = Math.abs(value).toFixed(digits);
-  if (Math.abs(value) >= 1e4) text = text.replace(/\B(?=(\d{3})+(?!\d))/g, ",");
-  return value < 0 && Number(text.replaceAll(",", "")) !== 0 ? `−${text}` : text;
-}
-
-/** Round tick values between the limits, about `count` of them, with their labels. */
-function ticks([low, high], count, { whole = false, degrees = false } = {}) {
-  const least = (high - low) / Math.max(1, count);
-  const power = 10 ** Math.floor(Math.log10(least));
-  const turns = degrees && least > 5 ? [15, 30, 45, 90, 180] : [];
-  let step = turns.find((t) => t >= least) ?? power * [1, 2, 5, 10].find((m) => m * power >= 0.999 * least);
-  if (whole) step = Math.max(1, step);
-  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const list = [];
-  for (let i = Math.ceil(low / step - 1e-6); i * step <= high + 1e-6 * step; i += 1) {
-    list.push({ value: i * step, label: fixed(i * step, digits) });
-  }
-  return list;
-}
-
-/** Move centres apart until each pair is `gap` away, within [low, high]. */
-function spread(centres, gap, low, high) {
-  const order = centres.map((_, i) => i).sort((a, b) => centres[a] - centres[b]);
-  const placed = centres.slice();
-  let edge = low;
-  for (const i of order) {
-    placed[i] = Math.max(placed[i], edge);
-    edge = placed[i] + gap;
-  }
-  edge = high;
-  for (const i of order.reverse()) {
-    placed[i] = Math.min(placed[i], edge);
-    edge = placed[i] - gap;
-  }
-  return placed;
-}
-
-// ---------------------------------------------------------------------------------------- the sheet and its axes
-
-const ruler = document.createElement("canvas").getContext("2d");
-
-/** A drawing surface `width` pixels wide that knows how wide its text comes out. */
-function sheet(root, width) {
-  const family = getComputedStyle(root).fontFamily;
-  const add = (tag, attributes, ...children) => {
-    const element = svg(tag, attributes, ...children);
-    root.append(element);
-    return element;
-  };
-  const measure = (text, size = TICK, weight = 400) => {
-    ruler.font = `${weight} ${size}px ${family}`;
-    return ruler.measureText(text).width;
-  };
-  const longest = (lines, size = LABEL) => Math.max(0, ...lines.map((line) => measure(line, size)));
-  /** Break text at spaces so that no line is wider than `most`, unless one word is. */
-  const wrap = (text, most, size = LABEL) => {
-    const lines = [];
-    for (const word of text.split(" ")) {
-      const longer = lines.length ? `${lines.at(-1)} ${word}` : word;
-      if (lines.length && measure(longer, size) <= most) lines[lines.length - 1] = longer;
-      else lines.push(word);
-    }
-    return text ? lines : [];
-  };
-  /** Lines of text, the first with its baseline at y. */
-  const write = (lines, x, y, name, anchor = "start") => [].concat(lines).map((line, i) => (
-    add("text", { x, y: y + i * LINE, class: name, "text-anchor": anchor }, line)));
-  /** A layer that cuts off what lies outside a box; it keeps the coordinates of the sheet. */
-  const clip = (x, y, w, h) => add("svg", { x, y, width: w, height: h, viewBox: `${x} ${y} ${w} ${h}` });
-  return { root, width, add, measure, longest, wrap, write, clip };
-}
 
 /**
  * Axes, grid, ticks and axis labels. The y label stands above its axis: no one has to tilt the head.
@@ -460,22 +363,6 @@ function drawVectors(page, panel) {
   };
 }
 
-/** Paint numbers from 0 to 255 as a picture and give its address. */
-function picture(levels, rows, cols, cmap) {
-  const canvas = assign(document.createElement("canvas"), { width: cols, height: rows });
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(cols, rows);
-  const stops = COLOURS[cmap];
-  levels.forEach((level, i) => {
-    const place = (level / 255) * (stops.length - 1);
-    const k = Math.min(stops.length - 2, Math.floor(place));
-    stops[k].forEach((c, channel) => { image.data[4 * i + channel] = c + (place - k) * (stops[k + 1][channel] - c); });
-    image.data[4 * i + 3] = 255;
-  });
-  context.putImageData(image, 0, 0);
-  return canvas.toDataURL();
-}
-
 /** A heat map with its colour bar; row 0 at the top. */
 function drawImage(page, panel) {
   const { rows, cols, vlim, cmap } = panel;
@@ -537,34 +424,6 @@ const DRAW = { lines: drawLines, bars: drawBars, scatter: drawScatter, vectors: 
 
 // ----------------------------------------------------------------------------------------------------- the player
 
-const panelBox = (panel, content) => html("figure", { class: `bp-panel bp-panel-${panel.kind}` },
-  html("figcaption", { class: "bp-caption" }, panel.title), content);
-
-/** A panel drawn as SVG, redrawn when its width changes. */
-function figurePanel(panel, labels) {
-  const title = svg("title");
-  const description = svg("desc");
-  const root = svg("svg", { role: "img", class: "bp-figure" });
-  const element = panelBox(panel, root);
-  let drawn = null;
-  let width = 0;
-  function layout() {
-    const now = Math.floor(element.clientWidth) || 340;
-    if (drawn && now === width) return;
-    width = now;
-    root.replaceChildren(title, description);
-    drawn = DRAW[panel.kind](sheet(root, width), panel);
-    const height = Math.ceil(drawn.height);
-    assign(root, { width, height, viewBox: `0 0 ${width} ${height}` });
-  }
-  function update(step) {
-    title.textContent = `${panel.title}: ${labels[step]}`;
-    description.textContent = drawn.describe(step);
-    drawn.update(step);
-  }
-  return { element, layout, update };
-}
-
 /** A panel that is an HTML table; the first cell of a row names the row. */
 function tablePanel(panel) {
   const cellsOf = (j) => panel.rows.flat().map((row) => row[j]);
@@ -594,7 +453,9 @@ function render({ model, el }) {
   const labels = spec.steps;
   const stepName = spec.step_name.charAt(0).toUpperCase() + spec.step_name.slice(1);
   const controls = stepControls({ model, labels, texts: spec.texts, stepName, seconds: spec.seconds_per_step });
-  const panels = spec.panels.map((panel) => (panel.kind === "table" ? tablePanel(panel) : figurePanel(panel, labels)));
+  const panels = spec.panels.map((panel) => (panel.kind === "table"
+    ? tablePanel(panel)
+    : figurePanel(panel, (page) => DRAW[panel.kind](page, panel), (step) => labels[step])));
   const drawing = html("div", { class: "bp-drawing" }, ...panels.map((panel) => panel.element));
   const root = html("div", { class: "bp-widget", role: "group", "aria-label": spec.title },
     html("div", { class: "bp-title", "aria-hidden": "true" }, spec.title), // the group already says it
