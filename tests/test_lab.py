@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -18,13 +19,23 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 pytestmark = pytest.mark.live
 
-CELLS = [
+PLAYER = [
     """from bioplaus_lite.widgets import StepPlayer, lines
 angle = lines("Angle", [0, 1, 2, 3], {"layer 1": [90, 60, 40, 30]}, "epoch", "angle (°)")
 player = StepPlayer([angle], ["start", "one", "two", "three"], title="Alignment", description="An angle falls.")
 player""",
     "player.step",
     "print('the kernel sees step', player.step)",
+]
+PHASES = [
+    """import torch
+from bioplaus_lite.rules.segregated import RateNetwork, SegregatedCompartments
+from bioplaus_lite.widgets import PhaseStepper
+x = torch.rand(6, 64, generator=torch.Generator().manual_seed(0))
+rules = {name: SegregatedCompartments(RateNetwork((64, 30, 4)), seed=i) for i, name in enumerate(("one", "other"))}
+stepper = PhaseStepper(rules, x, torch.arange(6) % 4, neurons=6)
+stepper""",
+    "print('kernel:', stepper.step, stepper.recording, stepper.data['settings']['g_a'])",
 ]
 
 
@@ -36,13 +47,13 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[str]:
-    """Address of a notebook in a JupyterLab of its own, which ends with the test."""
+def lab(tmp_path: Path, request) -> Iterator[str]:
+    """Address of a notebook with the cells asked for in a JupyterLab of its own, which ends with the test."""
     root, home = tmp_path / "notebooks", tmp_path / "home"
     root.mkdir()
     nbformat.write(
         new_notebook(
-            cells=[new_code_cell(source) for source in CELLS],
+            cells=[new_code_cell(source) for source in request.param],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         ),
         root / "live.ipynb",
@@ -82,16 +93,48 @@ def lab(tmp_path: Path) -> Iterator[str]:
         log.close()
 
 
-def test_the_kernel_sees_the_slider(browser, lab: str):
-    context = browser.new_context(viewport={"width": 1280, "height": 1000})
-    page = context.new_page()
+def run_all(browser, lab: str, cells: int):
+    """A page with the notebook open and all its cells run, by the menu."""
+    page = browser.new_context(viewport={"width": 1280, "height": 1000}).new_page()
     page.set_default_timeout(45_000)
     page.goto(lab)
-
-    # All cells, by the menu.
-    page.locator(".jp-Notebook .jp-CodeCell").nth(2).wait_for()
+    page.locator(".jp-Notebook .jp-CodeCell").nth(cells - 1).wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    return page
+
+
+@pytest.mark.parametrize("lab", [PHASES], indirect=True, ids=["phases"])
+def test_the_kernel_simulates_again(browser, lab: str):
+    page = run_all(browser, lab, len(PHASES))
+    page.get_by_text("kernel: 0 one None").wait_for()
+    widget = page.locator(".jp-Notebook .bp-widget")
+    widget.locator(".bp-slider").focus()
+    page.keyboard.press("PageDown")
+    page.keyboard.press("ArrowRight")
+    widget.locator("select.bp-recording").select_option("other")
+
+    # What cannot be is refused in words, and what was shown stays.
+    steps = widget.locator(".bp-slider").get_attribute("max")
+    widget.locator("[name=phase]").fill("20")
+    widget.locator(".bp-simulate").click()
+    page.get_by_text("phase of 20").wait_for()
+    assert widget.locator(".bp-slider").get_attribute("max") == steps
+
+    widget.locator("[name=phase]").fill("45")
+    widget.locator("[name=g_a]").fill("0.05")
+    widget.locator(".bp-simulate").click()
+    page.get_by_text("Simulated.").wait_for()
+    assert widget.locator(".bp-slider").get_attribute("max") != steps
+    page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea").nth(1).click()
+    page.keyboard.press("Shift+Enter")
+    page.get_by_text(re.compile(r"kernel: \d+ other 0.05")).wait_for()
+    page.context.close()
+
+
+@pytest.mark.parametrize("lab", [PLAYER], indirect=True, ids=["player"])
+def test_the_kernel_sees_the_slider(browser, lab: str):
+    page = run_all(browser, lab, len(PLAYER))
     page.get_by_text("the kernel sees step 0").wait_for()
     widget = page.locator(".jp-Notebook .bp-widget")
     widget.wait_for()
@@ -121,4 +164,4 @@ def test_the_kernel_sees_the_slider(browser, lab: str):
     page.keyboard.type("player.step = 1")
     page.keyboard.press("Shift+Enter")
     page.wait_for_function("() => document.querySelector('.bp-slider').value === '1'")
-    context.close()
+    page.context.close()
