@@ -247,7 +247,7 @@ OPTIONS = [
     ((12, 9, 20, 4), {"eta": (0.23, 0.2, 0.12)}),
     ((12, 140, 4), {"g_a": 0.05, "plateau_sd": 3.0}),
     ((12, 9, 20, 4), {"feedback": "symmetric", "feedback_noise": 0.05, "feedback_share": 0.5}),
-    ((12, 9, 20, 4), {"feedback": "learned", "plateau_sd": 3.0, "voltages": "steady"}),
+    ((12, 9, 20, 4), {"feedback": "learned", "eta_feedback": 0.1, "plateau_sd": 3.0, "voltages": "steady"}),
     ((12, 9, 20, 4), {"spiking_feedback": False, "dt": 0.5, "phase": 41.0, "settle": 40.0, "memory": 7.0}),
     ((12, 9, 4), {"phase": 21.0, "settle": 1.0}),  # spikes of the last example are still felt in the window
 ]

@@ -51,7 +51,7 @@ class SegregatedParameters:
             down), at every example; ``learned``, by the local rule of :meth:`Simulation.learn_feedback`.
         feedback_share: share of non-zero feedback weights; the others are scaled by ``1 / feedback_share``.
         feedback_noise: standard deviation of noise added to symmetric feedback weights, drawn for each example.
-        eta_feedback: learning rate of learned feedback weights.
+        eta_feedback: learning rate of learned feedback weights. At 0.1 they outgrow everything and learning fails.
         spiking_feedback: the apical dendrite receives output spikes; else, the output's rate.
         plateau_sd: plateau potentials come ``min(|N(0, plateau_sd²)|, plateau_max)`` ms before the end of a phase,
             drawn for each neuron and phase; 0 puts them at the end.
@@ -87,7 +87,7 @@ class SegregatedParameters:
     feedback: str = "random"
     feedback_share: float = 1.0
     feedback_noise: float = 0.0
-    eta_feedback: float = 0.1
+    eta_feedback: float = 0.001
     spiking_feedback: bool = True
     plateau_sd: float = 0.0
     plateau_max: float = 5.0
