@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules import LAYERED, make_rule
+from bioplaus_lite.rules import LAYERED, TARGET, make_rule
 
 SIZES = ((784, 500, 10), (784, 500, 500, 10))
 BATCH = 100
@@ -61,7 +61,7 @@ def measure(sizes: tuple[int, ...], threads: int, rounds: int, steps: int) -> tu
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(BATCH, sizes[0], generator=generator)
     y = torch.randint(sizes[-1], (BATCH,), generator=generator)
-    base, contenders = reference(sizes, x, y), {name: rule_step(name, sizes, x, y) for name in LAYERED}
+    base, contenders = reference(sizes, x, y), {name: rule_step(name, sizes, x, y) for name in (*LAYERED, *TARGET)}
     for step in (base, *contenders.values()):
         seconds(step, steps)  # warm up: allocator, thread pool
     ratios, base_times = {name: [] for name in contenders}, []

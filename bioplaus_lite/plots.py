@@ -43,6 +43,10 @@ LABELS = {
     "brsf": "Sign symmetry (redrawn)",
     "weight_mirror": "Weight mirror",
     "kolen_pollack": "Kolen–Pollack",
+    "tp": "Target propagation",
+    "dtp": "Difference target propagation",
+    "sdtp": "Simplified DTP",
+    "ao_sdtp": "SDTP with auxiliary output",
     "segregated": "Segregated compartments",
 }
 

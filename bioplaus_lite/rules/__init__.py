@@ -16,11 +16,22 @@ from bioplaus_lite.rules.feedback_alignment import (
     WeightMirror,
 )
 from bioplaus_lite.rules.segregated import SegregatedCompartments
+from bioplaus_lite.rules.target_propagation import (
+    AuxiliaryOutputSDTP,
+    DifferenceTargetPropagation,
+    SimplifiedDTP,
+    TargetPropagation,
+    TargetRule,
+    alternate,
+)
 
 __all__ = [
     "LAYERED",
     "RULES",
+    "TARGET",
+    "AuxiliaryOutputSDTP",
     "Backprop",
+    "DifferenceTargetPropagation",
     "DirectFeedbackAlignment",
     "FeedbackAlignment",
     "KolenPollack",
@@ -28,7 +39,11 @@ __all__ = [
     "LearningRule",
     "SegregatedCompartments",
     "SignSymmetry",
+    "SimplifiedDTP",
+    "TargetPropagation",
+    "TargetRule",
     "WeightMirror",
+    "alternate",
     "cross_entropy_and_error",
     "make_rule",
 ]
@@ -43,11 +58,18 @@ RULES: dict[str, Callable[..., LearningRule]] = {
     "brsf": partial(SignSymmetry, magnitudes="redrawn"),
     "weight_mirror": WeightMirror,
     "kolen_pollack": KolenPollack,
+    "tp": TargetPropagation,
+    "dtp": DifferenceTargetPropagation,
+    "sdtp": SimplifiedDTP,
+    "ao_sdtp": AuxiliaryOutputSDTP,
     "segregated": SegregatedCompartments,  # on a RateNetwork, whose weights start in the model's range
 }
 
+#: The names of those that send targets down through learned inverses.
+TARGET: tuple[str, ...] = ("tp", "dtp", "sdtp", "ao_sdtp")
+
 #: The names of those that train any network, and differ only in the choice of their feedback weights.
-LAYERED: tuple[str, ...] = tuple(name for name in RULES if name != "segregated")
+LAYERED: tuple[str, ...] = tuple(name for name in RULES if name not in ("segregated", *TARGET))
 
 
 def make_rule(name: str, network: Network, **options) -> LearningRule:

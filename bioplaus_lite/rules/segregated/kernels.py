@@ -31,8 +31,6 @@ from numba.extending import intrinsic
 
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 
-__all__ = ["Constants", "Draws", "Layout", "Spikes", "Work", "draw_block", "test_images", "train_block", "train_rates"]
-
 VECTOR, WIDE = 16, 64  # units that are handled at once
 jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
 # Sums in any order: only where the readable simulation, too, leaves the order to the linear algebra library.
