@@ -116,7 +116,7 @@ class TargetRule(LearningRule):
 
     @property
     def inverses(self) -> range:
-        """The layers that have an inverse: 2 … L-1 if the first target is set below the output."""
+        """The layers that have an inverse, here 2 … L-1, as the first target is set below the output."""
         return range(2, self.network.depth)
 
     def first_target(self, activities: list[Tensor], output_error: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class TargetRule(LearningRule):
 
     @property
     def trains(self) -> str:
-        """Which weights learn in training mode: ``both``, ``inverse`` or ``forward``.
+        """Which weights learn in training mode, ``both``, ``inverse`` or ``forward``.
 
         Raises:
             ValueError: it is set to anything else.
@@ -354,7 +354,7 @@ class SimplifiedDTP(TargetRule):
 
     @property
     def inverses(self) -> range:
-        """The layers that have an inverse: 2 … L."""
+        """The layers that have an inverse, here 2 … L."""
         return range(2, self.network.depth + 1)
 
     def first_target(self, activities: list[Tensor], output_error: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ class PhaseStepper(PageWidget):
     recording = traitlets.Unicode(help="name of the recording that is shown").tag(sync=True)
     neuron = traitlets.Int(0, help="the hidden neuron in close-up, by its index in the layer").tag(sync=True)
     data = traitlets.Dict(help="all that the page draws").tag(sync=True)
-    request = traitlets.Dict(help="what the page asks to simulate: arguments of simulate, and an id").tag(sync=True)
+    request = traitlets.Dict(help="what the page asks for, as arguments of simulate, and an id").tag(sync=True)
     reply = traitlets.Dict(help="the id of the last request, and its error, empty if it went well").tag(sync=True)
     live = traitlets.Bool(True, read_only=True, help="whether a kernel can answer requests").tag(sync=True)
 

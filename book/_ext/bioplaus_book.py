@@ -34,6 +34,8 @@ NITPICK_IGNORE = [
     (r"py:.*", r"(Tensor|Module|Parameter|Generator|Optimizer|LRScheduler|ndarray|DataFrame|Figure|Axes)"),
     # What a subclass has to write is named in a docstring, and documented in the code.
     (r"py:meth", r"_[a-z]\w*"),
+    # Classes of one module's own, which only its annotations name.
+    (r"py:class", r"bioplaus_lite\..*\._\w+"),
     # Typing and collections: their names say what they mean.
     (r"py:.*", r"(collections\.abc|typing|types|t)(\..*)?"),
     (r"py:.*", r"(Callable|Iterable|Iterator|Mapping|Sequence|Any|Literal|Self|callable|optional|array)"),

@@ -141,7 +141,7 @@ class RateEngine(_Engine):
         return self._result(*rows)
 
     def snapshot(self) -> dict:
-        """What :meth:`restore` takes back, weights apart."""
+        """What ``restore`` takes back, weights apart."""
         return {"generator": self.generator.bit_generator.state}
 
     def restore(self, snapshot: dict) -> None:
@@ -158,7 +158,7 @@ class Engine(_Engine):
     Args:
         sizes: units of each layer.
         constants: of the model; spiking.
-        weights, feedback: flat arrays arranged as :class:`Layout` says; changed in place.
+        weights, feedback: flat arrays arranged as ``Layout`` says; changed in place.
         seed: of the spikes, phase lengths, plateau times and noise.
         threads: 2 lets a second thread draw ahead, and shares tests among both. Results do not depend on it.
 
@@ -275,7 +275,7 @@ class Engine(_Engine):
         clear(self._spikes, self._work)
 
     def snapshot(self) -> dict:
-        """What :meth:`restore` takes back, weights apart: state, place in the random stream, generator."""
+        """What ``restore`` takes back, weights apart: state, place in the random stream, generator."""
         s, last = self._spikes, int(self._spikes.steps[0])
         until = s.until[:, last : last + self.constants.spike_memory + 1]
         return {
@@ -307,7 +307,7 @@ class Engine(_Engine):
             x: ``(N, n_0)`` in [0, 1].
             labels: ``(N,)``.
             etas: learning rates of the layers 1 … L.
-            lengths, plateaus, noise: as for :meth:`Simulation.example`, with a leading axis of examples; noise flat.
+            lengths, plateaus, noise: as for ``Simulation.example``, with a leading axis of examples; noise flat.
             traces: whether to return ``E``, ``psp`` and ``soma``.
 
         Raises:

@@ -48,7 +48,8 @@ class SegregatedParameters:
         voltages: ``ode``, the soma integrates its conductances (forward Euler); ``steady``, it is always
             at the steady state.
         feedback: ``random``, fixed; ``symmetric``, the transposed forward weights (the product of those on the way
-            down), at every example; ``learned``, by the local rule of :meth:`Simulation.learn_feedback`.
+            down), at every example; ``learned``, by the local rule of
+            :meth:`~bioplaus_lite.rules.segregated.simulation.Simulation.learn_feedback`.
         feedback_share: share of non-zero feedback weights; the others are scaled by ``1 / feedback_share``.
         feedback_noise: standard deviation of noise added to symmetric feedback weights, drawn for each example.
         eta_feedback: learning rate of learned feedback weights. At 0.1 they outgrow everything and learning fails.
@@ -175,7 +176,7 @@ class SegregatedParameters:
 
     @property
     def psp_gain(self) -> float:
-        """Mean postsynaptic potential of a neuron that fires at rate 1: the sum of the kernel; 1 in rate mode.
+        """The sum of the kernel, the mean postsynaptic potential of a neuron that fires at rate 1; 1 in rate mode.
 
         The whole kernel has area 1. Cut off at 10 ms it keeps about half.
         """

@@ -96,12 +96,12 @@ class SegregatedCompartments(LearningRule):
     Rates of learning come from the optimiser's groups; :meth:`parameter_groups` puts the model's own ``eta`` there,
     one group a layer, so that schedules work. Momentum and whatever else an optimiser does is not used.
 
-    Scores are mean voltages of the output somata: in :meth:`forward` those of the rate limit, the same for every
+    Scores are mean voltages of the output somata: in ``forward`` those of the rate limit, the same for every
     call; in :meth:`predict_spiking` those of a spiking test.
 
     Args:
-        network: the weights, a :class:`RateNetwork`, which also holds the constants of the model.
-        seed: draws the feedback weights ``Y_l``, shape ``(n_l, n_L)``, in the range of :func:`initial_range`, which
+        network: the weights, a ``RateNetwork``, which also holds the constants of the model.
+        seed: draws the feedback weights ``Y_l``, shape ``(n_l, n_L)``, in the range of ``initial_range``, which
             zeros they have if they are sparse, and all spikes, phase lengths and plateau times.
         threads: 2 lets a second thread draw random numbers ahead; results do not depend on it.
         engine: ``auto``, compiled where it can be (all but the rate mode with an ODE or with ``g_a > 0``);
@@ -399,6 +399,7 @@ class SegregatedCompartments(LearningRule):
         return _to_tensors(self._engine.snapshot())
 
     def set_extra_state(self, state: dict) -> None:
+        """Take up the training whose ``get_extra_state`` this was, at its next example."""
         self._pending = _to_arrays(state) if state else None
 
 
