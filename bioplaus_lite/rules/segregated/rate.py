@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bioplaus_lite.networks import Network, uniform_like
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
+from bioplaus_lite.rules.segregated.simulation import sigma
 
 __all__ = ["RateNetwork", "RateUpdate", "initial_range", "rate_update"]
 
@@ -150,10 +151,6 @@ class RateUpdate(NamedTuple):
     target_rate: np.ndarray
 
 
-def _sigmoid(v: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * v))
-
-
 def rate_update(
     W: Sequence[np.ndarray], b: Sequence[np.ndarray], Y: Sequence[np.ndarray], x: np.ndarray, label: int,
     constants: SegregatedParameters,
@@ -182,18 +179,18 @@ def rate_update(
         raise ValueError(f"the closed form needs g_a = 0, not {c.g_a!r}")
     psp, slopes = [c.psp_gain * c.phi_max * x], []
     for weight, bias in zip(W[:-1], b[:-1], strict=True):
-        rate = _sigmoid(c.k_b * (weight @ psp[-1] + bias))
+        rate = sigma(c.k_b * (weight @ psp[-1] + bias))
         slopes.append(rate * (1 - rate))
         psp.append(c.psp_gain * c.phi_max * rate)
     B = W[-1] @ psp[-1] + b[-1]
     E_target = np.full(len(B), c.E_I)
     E_target[label] = c.E_E
     voltage = c.k_d * B
-    rate = _sigmoid(voltage)
-    target = _sigmoid((c.g_d * B + c.g_teach * E_target) / (c.g_l + c.g_d + c.g_teach))
+    rate = sigma(voltage)
+    target = sigma((c.g_d * B + c.g_teach * E_target) / (c.g_l + c.g_d + c.g_teach))
     feedback_gain = c.phi_max * (c.psp_gain if c.spiking_feedback else 1.0)
     E = [
-        -c.k_b * c.phi_max * slope * (_sigmoid(y @ (feedback_gain * target)) - _sigmoid(y @ (feedback_gain * rate)))
+        -c.k_b * c.phi_max * slope * (sigma(y @ (feedback_gain * target)) - sigma(y @ (feedback_gain * rate)))
         for slope, y in zip(slopes, Y, strict=True)
     ]
     E.append(-c.k_d * c.phi_max * rate * (1 - rate) * c.phi_max * (target - rate))
