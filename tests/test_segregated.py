@@ -414,6 +414,12 @@ def test_seeds_decide_everything_and_threads_nothing():
     assert not torch.equal(rule.predict_spiking(x, seed=6), trained[3][1])
 
 
+def test_threads_do_not_meet_in_a_test_of_real_images():
+    x = load("mnist").x_test[:1000]
+    one, two = (make((784, 30, 10), dtype=F32, threads=threads).predict_spiking(x) for threads in (1, 2))
+    assert torch.equal(one, two)
+
+
 # ------------------------------------------------------------------------------------------------------------ state
 
 

@@ -376,8 +376,9 @@ class Engine(_Engine):
             if len(part) == 0:
                 return
             rows = slice(part[0], part[-1] + 1)
+            # Tables of its own: the one of the input is filled anew for each image.
             test_images(
-                _key(seed), x[rows], part[0], self.net.n, self._rate, self._tables, self._firsts, self._lengths,
+                _key(seed), x[rows], part[0], self.net.n, self._rate, self._tables.copy(), self._firsts, self._lengths,
                 self.net, self._c, self.weights, self.feedback, self._new_draws(1, steps), self._new_spikes(steps),
                 self._new_work(steps), steps, window, voltage[rows],
             )
