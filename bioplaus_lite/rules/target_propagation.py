@@ -277,8 +277,7 @@ class TargetPropagation(TargetRule):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``alpha`` or ``noise`` is out of range.
 
-    Source: LeCun (1986); Bengio (2014); in this form Lee et al. (2015), sections 2.1 and 2.2; the defaults are those of
-    the authors' code. Chapter: *Target propagation*.
+    Source: LeCun (1986); Bengio (2014); in this form Lee et al. (2015), with the defaults of the authors' code.
     """
 
     corrects = False
@@ -314,7 +313,7 @@ class DifferenceTargetPropagation(TargetPropagation):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``alpha`` or ``noise`` is out of range.
 
-    Source: Lee et al. (2015), section 2.3 and algorithm 1. Chapter: *Target propagation*.
+    Source: Lee et al. (2015), difference target propagation.
     """
 
     corrects = True
@@ -341,7 +340,7 @@ class SimplifiedDTP(TargetRule):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``noise`` or ``step`` is out of range.
 
-    Source: Bartunov et al. (2018), section 2.1 and algorithm 1. Chapter: *Target propagation*.
+    Source: Bartunov et al. (2018), section 2.1 and algorithm 1.
     """
 
     denoises = True
@@ -393,7 +392,7 @@ class AuxiliaryOutputSDTP(SimplifiedDTP):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``noise``, ``step`` or ``auxiliary`` is out of range.
 
-    Source: Bartunov et al. (2018), section 2.1, eq. 3, and algorithm 2. Chapter: *Target propagation*.
+    Source: Bartunov et al. (2018), section 2.1, eq. 3, and algorithm 2.
     """
 
     def __init__(
