@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bioplaus_lite.rules import DirectFeedbackAlignment, LayeredRule, LearningRule, SegregatedCompartments
+from bioplaus_lite.rules import (
+    DirectFeedbackAlignment,
+    LayeredRule,
+    LearningRule,
+    SegregatedCompartments,
+    SimplifiedDTP,
+    TargetRule,
+)
 from bioplaus_lite.training import frozen
 
 __all__ = [
@@ -22,10 +29,13 @@ __all__ = [
     "backprop_errors",
     "error_angles",
     "feedback_product",
+    "gauss_newton_angles",
     "gradients",
+    "participation_ratio",
     "path_feedback",
     "pseudo_inverse_angle",
     "same_spikes_angles",
+    "target_steps",
     "true_gradients",
     "update_angles",
     "update_snr",
@@ -189,6 +199,89 @@ def pseudo_inverse_angle(rule: LayeredRule, x: Tensor, y: Tensor, layer: int | N
     w, b = path_feedback(rule, layer)
     e = _top_errors(rule, x, y, layer)
     return angles_by_row(e @ b.T, e @ torch.linalg.pinv(w).T).nanmean().item()
+
+
+@torch.no_grad()
+def gauss_newton_angles(rule: TargetRule, x: Tensor, y: Tensor, *, damping: float = 0.0) -> dict[int, float]:
+    r"""``{l: mean over examples of the angle}`` between ``ĥ_l - h_l`` and the Gauss–Newton step of layer ``l``.
+
+    .. math:: \Delta h_l = J_l^+ e \qquad\text{or, damped,}\qquad
+              \Delta h_l = (J_l^\top J_l + \gamma s_1^2 I)^{-1} J_l^\top e, \qquad l < L
+
+    This is the smallest change of ``h_l`` that, to first order, makes the step ``e`` at which the rule starts: for SDTP
+    and AO-SDTP ``ô - o`` at the output, for TP and DTP ``ĥ_{L-1} - h_{L-1}``. ``J_l`` is the Jacobian of ``o``, or of
+    ``h_{L-1}``, by ``h_l`` for each example, and ``s_1`` its largest singular value. Examples without any step are left
+    out. In float32 the steps of DTP drown in rounding if its ``alpha`` is small.
+
+    Args:
+        rule: any target rule.
+        x: ``(batch, n_0)``.
+        y: ``(batch,)``, int64 labels.
+        damping: ``γ``, at least 0.
+
+    Raises:
+        TypeError: the rule sends no targets.
+        ValueError: ``damping`` is negative, or the data do not fit the network.
+
+    Source: Bengio (2020) and Meulemans et al. (2020) derive what ideal inverses do to a target.
+    """
+    if not isinstance(rule, TargetRule):
+        raise TypeError(f"only a target rule has Gauss–Newton targets, not a {type(rule).__name__}")
+    if not 0 <= damping < float("inf"):
+        raise ValueError(f"damping must be at least 0 and finite, not {damping!r}")
+    network, targets, activities = rule.network, rule.targets(x, y), rule.network.activities(x)
+    steps = {layer: (targets[layer] - activities[layer]).double() for layer in targets}
+    top = network.depth - 1
+    if isinstance(rule, SimplifiedDTP):
+        o = activities[-1].double().softmax(1)
+        e = rule.step * (F.one_hot(y, o.shape[1]) - o)
+        jacobian = (torch.diag_embed(o) - o.unsqueeze(2) * o.unsqueeze(1)) @ network.weight(network.depth).double()
+    else:
+        e = steps[top]
+        jacobian = torch.eye(network.sizes[top], dtype=torch.float64).expand(len(x), -1, -1)
+    angles = {}
+    for layer in range(top, 0, -1):
+        if layer < top:
+            slope = network.slope(layer + 1, activities[layer + 1]).double()
+            jacobian = (jacobian * slope.unsqueeze(1)) @ network.weight(layer + 1).double()
+        angles[layer] = angles_by_row(steps[layer], _solve(jacobian, e, damping)).nanmean().item()
+    return dict(sorted(angles.items()))
+
+
+def _solve(jacobian: Tensor, e: Tensor, damping: float) -> Tensor:
+    """``(JᵀJ + γs₁²I)⁻¹Jᵀe`` for each example, ``J⁺e`` without damping."""
+    u, s, vt = torch.linalg.svd(jacobian, full_matrices=False)
+    if damping:
+        gain = s / (s.square() + damping * s[:, :1].square())
+    else:
+        gain = torch.where(s > s[:, :1] * max(jacobian.shape[1:]) * torch.finfo(s.dtype).eps, 1 / s, 0.0)
+    return ((e.unsqueeze(1) @ u) * gain.unsqueeze(1) @ vt).squeeze(1)
+
+
+@torch.no_grad()
+def target_steps(rule: TargetRule, x: Tensor, y: Tensor) -> dict[int, float]:
+    r"""``{l: mean over examples of}`` :math:`\lVert \hat h_l - h_l \rVert / \lVert h_l \rVert`, how far targets lie."""
+    activities, targets = rule.network.activities(x), rule.targets(x, y)
+    return {
+        layer: ((targets[layer] - activities[layer]).norm(dim=1) / activities[layer].norm(dim=1)).nanmean().item()
+        for layer in sorted(targets)
+    }
+
+
+def participation_ratio(rows: Tensor) -> float:
+    r"""In how many directions the rows of a matrix vary, between 1 and their length.
+
+    .. math:: \frac{(\operatorname{tr} C)^2}{\operatorname{tr} C^2} = \frac{(\sum_i \lambda_i)^2}{\sum_i \lambda_i^2}
+
+    with ``C`` the covariance of the rows and ``λ_i`` its eigenvalues: ``n`` for noise that is equal in ``n``
+    directions, 1 for points on a line. Rows that are all alike give ``nan``.
+
+    Args:
+        rows: ``(N, n)``.
+    """
+    centred = (rows - rows.mean(0)).detach().double()
+    covariance = centred.T @ centred
+    return (covariance.trace().square() / covariance.square().sum()).item()
 
 
 def update_snr(rule: LearningRule, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[int, float]:

@@ -113,6 +113,19 @@ def test_snr_of_two_known_gradients(batch):
         d.update_snr(rule, [first])
 
 
+def test_the_participation_ratio_counts_directions():
+    rows = torch.zeros(6, 5)
+    for i in range(3):
+        rows[2 * i, i], rows[2 * i + 1, i] = 1, -1
+    assert d.participation_ratio(rows + 7) == pytest.approx(3)
+    assert d.participation_ratio(torch.arange(4.0).unsqueeze(1) @ torch.ones(1, 5)) == pytest.approx(1)
+    eigenvalues = torch.tensor([4.0, 1.0])
+    rows = torch.stack([eigenvalues.sqrt(), -eigenvalues.sqrt(), eigenvalues.sqrt() * torch.tensor([1, -1])])
+    rows = torch.cat([rows, -rows[2:]])
+    assert d.participation_ratio(rows) == pytest.approx(25 / 17)
+    assert math.isnan(d.participation_ratio(torch.ones(4, 3)))
+
+
 def test_dynamics_are_relative_to_start_and_to_the_last_call(batch):
     rule = make("backprop")
     dynamics = d.Dynamics(rule)

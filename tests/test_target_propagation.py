@@ -7,7 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bioplaus_lite.diagnostics import angle, angles_by_row, error_angles, gradients, true_gradients, update_angles
+from bioplaus_lite.diagnostics import (
+    angle,
+    error_angles,
+    gauss_newton_angles,
+    gradients,
+    target_steps,
+    true_gradients,
+    update_angles,
+)
 from bioplaus_lite.networks import CNN, MLP
 from bioplaus_lite.rules.backprop import Backprop
 from bioplaus_lite.rules.base import cross_entropy_and_error
@@ -277,15 +285,41 @@ def test_inverse_training_lowers_the_reconstruction_loss_and_touches_nothing_els
     assert all(torch.equal(p, q) for p, q in zip(rule.network.parameters(), forward, strict=True))
 
 
-def gauss_newton_angles(rule, x, y):
-    """``{l: mean angle between ĥ_l - h_l and J⁺(ĥ_{L-1} - h_{L-1})}``, ``J`` of each example by autograd."""
+@pytest.mark.parametrize("damping", [0.0, 0.05])
+@pytest.mark.parametrize("name", FAMILY)
+def test_gauss_newton_angles_against_jacobians_by_autograd(name, damping):
+    rule, (x, y) = make(name, (7, 6, 5, 6, 4)), problem(n=5)
     activities, targets = rule.network.activities(x), rule.targets(x, y)
-    steps = {layer: (targets[layer] - activities[layer]).detach() for layer in targets}
-    found = {layer: [] for layer in steps}
+    starts_at_output = name in ("sdtp", "ao_sdtp")
+    e = F.one_hot(y, 4) - activities[4].softmax(1) if starts_at_output else targets[3] - activities[3]
+    expected = {1: [], 2: [], 3: []}
     for i in range(len(x)):
-        for layer, jacobian in jacobians(rule, x[i : i + 1]).items():
-            found[layer].append(steps[rule.network.depth - 1][i] @ torch.linalg.pinv(jacobian).T)
-    return {layer: angles_by_row(steps[layer], torch.stack(rows)).mean().item() for layer, rows in found.items()}
+        read = (lambda h, scores: scores.softmax(1)) if starts_at_output else (lambda h, scores: h)
+        for layer, j in jacobians(rule, x[i : i + 1], read).items():
+            gamma = damping * torch.linalg.matrix_norm(j, 2) ** 2
+            inverse = torch.linalg.pinv(j, rtol=1e-10)
+            if damping:
+                inverse = torch.linalg.solve(j.T @ j + gamma * torch.eye(j.shape[1], dtype=j.dtype), j.T)
+            step = (targets[layer] - activities[layer])[i]
+            expected[layer].append(angle(step, inverse @ e[i]))
+    found = gauss_newton_angles(rule, x, y, damping=damping)
+    assert found == pytest.approx({layer: sum(a) / len(a) for layer, a in expected.items()}, abs=1e-5)
+
+
+def test_the_gauss_newton_angle_refuses_what_has_none():
+    with pytest.raises(TypeError, match="Backprop"):
+        gauss_newton_angles(Backprop(MLP((7, 5, 4), dtype=torch.float64)), *problem())
+    with pytest.raises(ValueError, match="damping must be at least 0 and finite, not -1"):
+        gauss_newton_angles(make("dtp"), *problem(), damping=-1)
+
+
+def test_target_steps_are_relative_to_the_activity():
+    rule, (x, y) = make("dtp", alpha=0.1), problem()
+    steps, wide = target_steps(rule, x, y), target_steps(make("dtp", alpha=0.2), x, y)
+    activities, targets = rule.network.activities(x), rule.targets(x, y)
+    ratios = [((targets[2] - activities[2])[i].norm() / activities[2][i].norm()).item() for i in range(len(x))]
+    assert steps[2] == pytest.approx(sum(ratios) / len(x), rel=1e-12)
+    assert wide[3] == pytest.approx(2 * steps[3], rel=1e-9)
 
 
 def conditioned(name, activation, low, high, noise):
