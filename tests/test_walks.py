@@ -1,4 +1,4 @@
-"""The walk through backpropagation shows what autograd computes, in the order in which it becomes known."""
+"""The walks show what the rules compute, in the order in which it becomes known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from bioplaus_lite import CNN, MLP
-from bioplaus_lite.walks import backprop_walk
+from bioplaus_lite.rules import DifferenceTargetPropagation, SimplifiedDTP, TargetPropagation
+from bioplaus_lite.walks import backprop_walk, target_walk
 
 SIZES = (3, 4, 3, 2)
 X, Y = torch.tensor([[0.9, -0.1, 0.6]], dtype=torch.float64), torch.tensor([1])
@@ -119,3 +120,76 @@ def test_the_arithmetic_adds_up(network):
 def test_what_it_cannot_show(network, x, error, says):
     with pytest.raises(error, match=says):
         backprop_walk(network, x, torch.zeros(len(x), dtype=torch.int64))
+
+
+# ---- Targets on their way down ----
+
+
+def planes(l_activation="tanh", alpha=0.4, seed=2):
+    network = MLP((3, 2, 2, 2, 3), activation=l_activation, init="he", seed=seed, dtype=torch.float64)
+    for layer in range(1, network.depth + 1):
+        torch.nn.init.uniform_(network.bias(layer), -0.2, 0.2, generator=torch.Generator().manual_seed(layer))
+    return DifferenceTargetPropagation(network, alpha=alpha, noise=0.1)
+
+
+def ends(panel: dict, name: str, step: int) -> np.ndarray:
+    arrow = next(a for a in panel["arrows"] if a["name"] == name)
+    return np.array(arrow["from"][step]) + np.array(arrow["xy"][step])
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "linear"])
+def test_the_targets_of_the_walk_are_those_of_the_rules(activation):
+    rule = planes(activation)
+    spec = target_walk(rule, X, Y).spec
+    plain = TargetPropagation(rule.network, alpha=0.4, noise=0.1)
+    plain.load_state_dict(rule.state_dict())
+    h, moved, carried = rule.network.activities(X), rule.targets(X, Y), plain.targets(X, Y)
+    last = len(spec["steps"]) - 1
+    np.testing.assert_allclose(ends(spec["panels"][0], "ĥ", last), moved[3][0], rtol=2e-3)
+    for layer, panel in ((2, spec["panels"][1]), (1, spec["panels"][2])):
+        for name, point in (("h", h[layer]), ("TP", carried[layer]), ("DTP", moved[layer]),
+                            ("g(h)", rule.inverse(layer + 1, h[layer + 1]))):  # fmt: skip
+            np.testing.assert_allclose(ends(panel, name, last), point[0].detach(), rtol=2e-3, atol=1e-3)
+        reached = rule.respond(layer + 1, torch.tensor(ends(panel, "exact", last))[None])
+        wanted = moved[layer + 1]
+        if wanted.abs().max() < 0.99 or activation == "linear":
+            np.testing.assert_allclose(reached.detach(), wanted, rtol=1e-2, atol=5e-3)
+
+
+def test_points_of_the_walk_appear_one_after_the_other():
+    spec = target_walk(planes(), X, Y).spec
+    assert spec["steps"] == [
+        "activities", "first target", "inverse in layer 2", "TP in layer 2", "DTP in layer 2", "inverse in layer 1",
+        "TP in layer 1", "DTP in layer 1", "one step of learning",
+    ]  # fmt: skip
+    shown = [{a["name"]: a["since"] for a in panel["arrows"]} for panel in spec["panels"][:3]]
+    assert shown[0] == {"h": 0, "ĥ": 1}
+    assert shown[1] == {"h": 0, "g(h)": 2, "TP": 3, "DTP": 4, "exact": 4}
+    assert shown[2] == {"h": 0, "g(h)": 5, "TP": 6, "DTP": 7, "exact": 7}
+    rows = spec["panels"][3]["rows"]
+    assert rows[0] == [["2", "", "", ""], ["1", "", "", ""]]
+    assert rows[2][0][1] != "" and rows[2][0][2:] == ["", ""] and "" not in rows[-1][1]
+
+
+def test_the_walk_of_targets_learns_on_copies():
+    rule = planes()
+    kept = {name: value.clone() for name, value in rule.state_dict().items()}
+    text = target_walk(rule, X, Y, rate=0.3).spec["texts"][-1]
+    copies = [TargetPropagation(MLP((3, 2, 2, 2, 3), activation="tanh", dtype=torch.float64), alpha=0.4, noise=0.1),
+              DifferenceTargetPropagation(MLP((3, 2, 2, 2, 3), activation="tanh", dtype=torch.float64), alpha=0.4)]
+    losses = []
+    for other in copies:
+        other.load_state_dict(kept)
+        other.learn(X, Y, torch.optim.SGD(other.network.parameters(), lr=0.3))
+        losses.append(F.cross_entropy(other(X), Y).item())
+    assert f"{losses[0]:.2f} with TP and {losses[1]:.2f} with DTP" in text
+    assert all(torch.equal(value, kept[name]) for name, value in rule.state_dict().items())
+
+
+def test_the_walk_of_targets_names_what_it_cannot_show():
+    with pytest.raises(TypeError, match="needs the rule of DTP, not SimplifiedDTP"):
+        target_walk(SimplifiedDTP(MLP((3, 2, 2, 3), dtype=torch.float64)), X, Y)
+    with pytest.raises(ValueError, match=r"1 example and hidden layers of 2 units, not 1 and \(2, 3\)"):
+        target_walk(DifferenceTargetPropagation(MLP((3, 2, 3, 2), activation="tanh", dtype=torch.float64)), X, Y)
+    with pytest.raises(ValueError, match="activation must be one of tanh, sigmoid, linear, not 'relu'"):
+        target_walk(DifferenceTargetPropagation(MLP((3, 2, 2, 3), dtype=torch.float64)), X, Y)

@@ -228,6 +228,8 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: vectors("A", {"a": [[1, 2, 3]]}, "x", "y"), r"arrow 'a' has shape \(1, 3\)"),
     (lambda: vectors("A", {"a": [[1, 2]], "b": [[1, 2]] * 2}, "x", "y"), r"arrow 'b' has length 2"),
     (lambda: vectors("A", {}, "x", "y"), r"arrows is empty"),
+    (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", since={"b": 0}), r"since names 'b'; the arrows are \['a'\]"),
+    (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", since={"a": 1}), r"since of 'a' is 1; .* from 0 to 0"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", halfplane="b"), r"halfplane is 'b'.*\['a'\]"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", origin={"b": [[0, 0]]}), r"origin names \['b'\]"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", origin=[[0, 0]] * 2), r"origin of 'a' has length 2"),
@@ -629,6 +631,10 @@ TEXT_BOXES = """root => [...root.querySelectorAll("svg.bp-figure")].map((svg) =>
 })"""
 
 
+#: where each point lies, and at which step it appears
+POINTS = {"h": ([0.2, 0.1], 0), "g(h)": ([0.25, 0.15], 2), "TP": ([-0.6, 0.5], 3), "exact": ([0.2, 0.1], 3)}
+
+
 def crowded() -> StepPlayer:
     """Long names, many series, values that meet."""
     curves = {f"rule number {i}": [50 + (i - 2) * (k - 5) for k in EPOCHS] for i in range(4)}
@@ -643,6 +649,9 @@ def crowded() -> StepPlayer:
              "change (mV)", hline=[(1, "threshold")]),
         vectors("Star", star, "x", "y", lim=1.4, halfplane="v1"),
         vectors("Same", same, "x", "y", lim=1, path=True),
+        vectors("Points", {name: np.zeros((STEPS, 2)) for name in POINTS}, "x", "y", lim=1,
+                origin={name: [at] * STEPS for name, (at, _) in POINTS.items()},
+                since={name: step for name, (_, step) in POINTS.items()}),
         image("Tall", np.ones((STEPS, 200, 5)), "alt", xlabel="class", ylabel="hidden unit",
               clabel="weight (arbitrary units)"),
         image("Wide", np.ones((STEPS, 3, 400)), "alt", xlabel="hidden unit", clabel="rate (Hz)"),
@@ -667,6 +676,19 @@ def test_words_are_readable_and_apart(show, make, width):
                     down = min(a["bottom"], b["bottom"]) - max(a["top"], b["top"])
                     # Line boxes are taller than the letters in them by about 4 px.
                     assert across <= 1 or down <= 4.5, (svg["name"], a, b)
+        page.locator(".bp-next").click(force=True)
+
+
+@pytest.mark.browser
+def test_points_appear_when_they_are_known(show):
+    page = show(crowded())
+    panel = page.locator(".bp-panel-vectors", has_text="Points")
+    for k in EPOCHS:
+        known = [name for name, (_, step) in POINTS.items() if step <= k]
+        assert [text for text in panel.locator("text.bp-name").all_text_contents() if text] == known
+        assert panel.locator("path.bp-fill[d]").count() == len(known)
+        said = panel.locator("svg[role=img] > desc").text_content()
+        assert [name for name in POINTS if f"{name} at (" in said] == known
         page.locator(".bp-next").click(force=True)
 
 

@@ -163,8 +163,9 @@ def vectors(
     path: bool = False,
     labels: bool = True,
     halfplane: str | None = None,
+    since: Mapping[str, int] | None = None,
 ) -> Panel:
-    """Arrows in the plane, on equal scales.
+    """Arrows in the plane, on equal scales; an arrow without length is a point.
 
     Args:
         title: what the panel shows.
@@ -177,6 +178,7 @@ def vectors(
         path: draw the way that each tip has come.
         labels: write each name at its tip.
         halfplane: name of an arrow; all directions within 90° of it are shaded.
+        since: name to the first step at which that arrow is drawn; the others are drawn at every step.
 
     Example:
         >>> vectors("Update", {"e": [[1, 0]], "Be": [[0.5, 0.5]]}, "unit 1", "unit 2", halfplane="e")["n"]
@@ -192,12 +194,19 @@ def vectors(
         _same_length(where, f"arrow {name!r}", len(xy), f"arrow {next(iter(given))!r}", steps)
     if halfplane is not None and halfplane not in given:
         raise ValueError(f"{where}: halfplane is {halfplane!r}; it must be None or one of {sorted(given)}")
+    appears = {} if since is None else dict(since)
+    for name, step in appears.items():
+        if name not in given:
+            raise ValueError(f"{where}: since names {name!r}; the arrows are {sorted(given)}")
+        if not isinstance(step, Integral) or not 0 <= step < steps:
+            raise ValueError(f"{where}: since of {name!r} is {step!r}; it must be an integer from 0 to {steps - 1}")
     starts = _origins(where, origin, given, steps)
     ends = [xy + starts.get(name, 0.0) for name, xy in given.items()]
     return {
         "kind": "vectors", "title": title, "n": steps, "xlabel": str(xlabel), "ylabel": str(ylabel),
         "arrows": [
-            {"name": name, "xy": _rounded(xy), "from": _rounded(starts[name]) if name in starts else None}
+            {"name": name, "xy": _rounded(xy), "from": _rounded(starts[name]) if name in starts else None,
+             "since": int(appears.get(name, 0))}
             for name, xy in given.items()
         ],
         "lim": _square(where, lim, [*ends, *starts.values()]), "path": bool(path), "labels": bool(labels),

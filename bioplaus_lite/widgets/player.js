@@ -278,6 +278,7 @@ function drawVectors(page, panel) {
     head: layer.appendChild(svg("path", { class: `bp-arrow bp-fill ${series(i)}` })),
   }));
   const names = arrows.map((_, i) => page.write("", 0, 0, `bp-label bp-name bp-halo ${series(i)}`, "middle")[0]);
+  const now = (step) => arrows.map((arrow, i) => ({ arrow, i })).filter(({ arrow }) => arrow.since <= step);
   let height = frame.used;
   if (half) {
     const note = page.wrap(`shaded: within 90° of ${arrows[panel.halfplane].name}`, page.width - 26, TICK);
@@ -306,7 +307,7 @@ function drawVectors(page, panel) {
   }
 
   function drawPath(arrow, parts, step) {
-    const past = Array.from({ length: step + 1 }, (_, k) => on(tip(arrow, k)));
+    const past = Array.from({ length: step + 1 - arrow.since }, (_, k) => on(tip(arrow, arrow.since + k)));
     assign(parts.path, { d: trace(past) });
     assign(parts.dots, { d: past.map(([x, y]) => `M${x.toFixed(1)} ${y.toFixed(1)}h0`).join("") });
   }
@@ -321,14 +322,14 @@ function drawVectors(page, panel) {
   }
 
   /** Put each name beyond its tip, at the first angle where it covers neither a shaft nor another name. */
-  function placeNames(lines) {
+  function placeNames(lines) { // one { i, x0, y0, x1, y1, ux, uy } an arrow
     const around = (x, y, r) => ({ left: x - r, right: x + r, top: y - r, bottom: y + r });
     const taken = lines.flatMap(({ x0, y0, x1, y1, ux, uy }) => {
       const head = around(x1 - 6 * ux, y1 - 6 * uy, 6);
       const count = Math.floor(Math.hypot(x1 - x0, y1 - y0) / 8);
       return [head, ...Array.from({ length: count }, (_, k) => around(x0 + 8 * k * ux, y0 + 8 * k * uy, 2))];
     });
-    lines.forEach(({ x1, y1, ux, uy }, i) => {
+    lines.forEach(({ i, x1, y1, ux, uy }) => {
       const [w, h] = [page.measure(arrows[i].name, LABEL, 600) + 8, LINE];
       const candidates = [4, 12, 20, 28, 36].flatMap((gap) => [0, 30, -30, 60, -60, 90, -90, 120, -120].map((turn) => {
         const angle = Math.atan2(uy, ux) + (turn * Math.PI) / 180;
@@ -347,17 +348,24 @@ function drawVectors(page, panel) {
     });
   }
 
-  const digits = decimals(arrows.flatMap((a) => a.xy.flat()));
+  const digits = decimals(arrows.flatMap((a) => [...a.xy, ...(a.from ?? [])].flat()));
   return {
     height,
     update(step) {
-      const lines = arrows.map((arrow, i) => drawArrow(arrow, drawn[i], step));
-      if (panel.path) arrows.forEach((arrow, i) => drawPath(arrow, drawn[i], step));
-      if (half) shadeHalf(step);
+      drawn.forEach((parts) => Object.values(parts).forEach((part) => assign(part, { d: null })));
+      names.forEach((name) => { name.textContent = ""; });
+      if (half) assign(half, { d: null });
+      const lines = now(step).map(({ arrow, i }) => ({ i, ...drawArrow(arrow, drawn[i], step) }));
+      if (panel.path) now(step).forEach(({ arrow, i }) => drawPath(arrow, drawn[i], step));
+      if (half && arrows[panel.halfplane].since <= step) shadeHalf(step);
       if (panel.labels) placeNames(lines);
     },
     describe: (step) => {
-      const list = arrows.map((a) => `${a.name} (${a.xy[step].map((v) => fixed(v, digits)).join(", ")})`).join("; ");
+      const list = now(step).map(({ arrow }) => {
+        const moved = arrow.xy[step].some((v) => v !== 0);
+        const pair = (moved ? arrow.xy[step] : start(arrow, step)).map((v) => fixed(v, digits)).join(", ");
+        return `${arrow.name} ${moved ? "" : "at "}(${pair})`;
+      }).join("; ");
       return `Arrows, ${panel.xlabel} and ${panel.ylabel}: ${list}.`;
     },
   };
