@@ -212,7 +212,7 @@ def target_walk(rule: DifferenceTargetPropagation, x: Tensor, y: Tensor, *, rate
         rate: step size of the learning at the end, applied to copies.
 
     Raises:
-        TypeError: the rule is not :class:`~bioplaus_lite.rules.DifferenceTargetPropagation`.
+        TypeError: the rule is not :class:`~bioplaus_lite.rules.target_propagation.DifferenceTargetPropagation`.
         ValueError: a hidden layer has not two units, the activation has no inverse, or there is more than one example.
     """
     if not isinstance(rule, DifferenceTargetPropagation):

@@ -278,6 +278,7 @@ class TargetPropagation(TargetRule):
         ValueError: the network has no hidden layer, or ``alpha`` or ``noise`` is out of range.
 
     Source: LeCun (1986); Bengio (2014); in this form Lee et al. (2015), with the defaults of the authors' code.
+    Chapter: *Target propagation*.
     """
 
     corrects = False
@@ -313,7 +314,7 @@ class DifferenceTargetPropagation(TargetPropagation):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``alpha`` or ``noise`` is out of range.
 
-    Source: Lee et al. (2015), difference target propagation.
+    Source: Lee et al. (2015). Chapter: *Target propagation*.
     """
 
     corrects = True
@@ -340,7 +341,7 @@ class SimplifiedDTP(TargetRule):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``noise`` or ``step`` is out of range.
 
-    Source: Bartunov et al. (2018), section 2.1 and algorithm 1.
+    Source: Bartunov et al. (2018), section 2.1 and algorithm 1. Chapter: *Target propagation*.
     """
 
     denoises = True
@@ -392,7 +393,7 @@ class AuxiliaryOutputSDTP(SimplifiedDTP):
         TypeError: the network is not an MLP.
         ValueError: the network has no hidden layer, or ``noise``, ``step`` or ``auxiliary`` is out of range.
 
-    Source: Bartunov et al. (2018), section 2.1, eq. 3, and algorithm 2.
+    Source: Bartunov et al. (2018), section 2.1, eq. 3, and algorithm 2. Chapter: *Target propagation*.
     """
 
     def __init__(
