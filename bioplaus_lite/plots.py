@@ -48,6 +48,7 @@ LABELS = {
     "sdtp": "Simplified DTP",
     "ao_sdtp": "SDTP with auxiliary output",
     "segregated": "Segregated compartments",
+    "microcircuits": "Dendritic microcircuits",
 }
 
 

@@ -15,6 +15,7 @@ from bioplaus_lite.rules.feedback_alignment import (
     SignSymmetry,
     WeightMirror,
 )
+from bioplaus_lite.rules.microcircuits import Microcircuits
 from bioplaus_lite.rules.segregated import SegregatedCompartments
 from bioplaus_lite.rules.target_propagation import (
     AuxiliaryOutputSDTP,
@@ -37,6 +38,7 @@ __all__ = [
     "KolenPollack",
     "LayeredRule",
     "LearningRule",
+    "Microcircuits",
     "SegregatedCompartments",
     "SignSymmetry",
     "SimplifiedDTP",
@@ -63,13 +65,14 @@ RULES: dict[str, Callable[..., LearningRule]] = {
     "sdtp": SimplifiedDTP,
     "ao_sdtp": AuxiliaryOutputSDTP,
     "segregated": SegregatedCompartments,  # on a RateNetwork, whose weights start in the model's range
+    "microcircuits": Microcircuits,  # on logistic units, best on a PyramidalNetwork
 }
 
 #: The names of those that send targets down through learned inverses.
 TARGET: tuple[str, ...] = ("tp", "dtp", "sdtp", "ao_sdtp")
 
 #: The names of those that train any network, and differ only in the choice of their feedback weights.
-LAYERED: tuple[str, ...] = tuple(name for name in RULES if name not in ("segregated", *TARGET))
+LAYERED: tuple[str, ...] = tuple(name for name in RULES if name not in ("segregated", "microcircuits", *TARGET))
 
 
 def make_rule(name: str, network: Network, **options) -> LearningRule:
