@@ -1,9 +1,9 @@
 """Time of one training step of each rule, as a ratio to ``loss.backward()`` with the same optimiser.
 
-Both sides train the same MLP on the same batch of 100 with the same SGD; the reference is an ordinary PyTorch
-loop (``torch.nn.Linear``, ``cross_entropy``, ``backward``, ``step``, ``zero_grad``). Rules and reference take
-turns in short blocks, so that a slow moment of the machine falls on all of them; the figure is the median over
-rounds of the ratio within a round. A table for people, then one line of JSON.
+Both sides train the same MLP on the same batch of 100 with the same SGD; the units are ReLU, those of microcircuits
+logistic. The reference is an ordinary PyTorch loop (``torch.nn.Linear``, ``cross_entropy``, ``backward``, ``step``,
+``zero_grad``). Rules and reference take turns in short blocks, so that a slow moment of the machine falls on all of
+them; the figure is the median over rounds of the ratio within a round. A table for people, then one line of JSON.
 
     python benchmarks/rule_step.py [--rounds 40] [--steps 20]
 """
@@ -22,6 +22,7 @@ from torch import nn
 
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules import LAYERED, TARGET, make_rule
+from bioplaus_lite.rules.microcircuits import PyramidalNetwork
 
 SIZES = ((784, 500, 10), (784, 500, 500, 10))
 BATCH = 100
@@ -43,7 +44,7 @@ def reference(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor):
 
 def rule_step(name: str, sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor):
     """One step of the rule, its own state (mirrors, decay) included."""
-    rule = make_rule(name, MLP(sizes))
+    rule = make_rule(name, PyramidalNetwork(sizes) if name == "microcircuits" else MLP(sizes))
     optimizer = torch.optim.SGD(rule.parameter_groups(), lr=1e-3)
     return lambda: rule.learn(x, y, optimizer)
 
@@ -61,7 +62,8 @@ def measure(sizes: tuple[int, ...], threads: int, rounds: int, steps: int) -> tu
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(BATCH, sizes[0], generator=generator)
     y = torch.randint(sizes[-1], (BATCH,), generator=generator)
-    base, contenders = reference(sizes, x, y), {name: rule_step(name, sizes, x, y) for name in (*LAYERED, *TARGET)}
+    base = reference(sizes, x, y)
+    contenders = {name: rule_step(name, sizes, x, y) for name in (*LAYERED, *TARGET, "microcircuits")}
     for step in (base, *contenders.values()):
         seconds(step, steps)  # warm up: allocator, thread pool
     ratios, base_times = {name: [] for name in contenders}, []

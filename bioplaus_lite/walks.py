@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,11 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bioplaus_lite.diagnostics import backprop_errors, error_angles
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules import Backprop, DifferenceTargetPropagation, TargetPropagation
-from bioplaus_lite.widgets import StepPlayer, bars, image, table, vectors
+from bioplaus_lite.rules import Backprop, DifferenceTargetPropagation, Microcircuits, TargetPropagation
+from bioplaus_lite.widgets import StepPlayer, bars, diagram, image, table, vectors
 
-__all__ = ["backprop_walk", "target_walk"]
+__all__ = ["backprop_walk", "microcircuit_walk", "target_walk"]
 
 
 def backprop_walk(network: MLP, x: Tensor, y: Tensor, *, rate: float = 0.5) -> StepPlayer:
@@ -316,3 +318,398 @@ class _TargetWalk:
         moved.trains = "forward"
         moved.learn(self.x, self.y, torch.optim.SGD(moved.parameters(), lr=rate))
         return _belief(moved.network, self.x, self.y)[1]
+
+
+def microcircuit_walk(rule: Microcircuits, x: Tensor, y: Tensor) -> StepPlayer:
+    r"""Dendritic microcircuits on one example: silent apical dendrites first, then a target, and the errors it makes.
+
+    A diagram has every compartment with its voltage. Cells are called by layer and letter, and an interneuron after
+    the cell above that it predicts: ``i3a`` lies in layer 2 and predicts ``3a``. The steps are those of
+    :meth:`~bioplaus_lite.rules.microcircuits.rule.Microcircuits.steady_state`, first without a target:
+
+    .. math::
+
+        \hat v_l &= W_l r_{l-1} + b_l, \qquad \hat v_{I,k} = W^{IP}_k r_k + c_k \\
+        v_{A,k} &= W^{down}_k\, \varphi(u_{k+1}) + W^{PI}_k\, \varphi(u_{I,k}), \qquad
+        u_{I,k} = (1 - \lambda)\, \hat v_{I,k} + \lambda\, u_{k+1}
+
+    Top-down input arrives alone, then interneurons cancel it, if their weights are in the self-predicting state; the
+    texts say how far. Then the target nudges the output, and layer by layer follow interneurons, apical dendrites, and
+    somata, :math:`u_k = \hat v_k + \lambda v_{A,k}`. Apical voltages have a scale of colours for each layer, because
+    errors shrink by about :math:`\lambda` from layer to layer. Bars show them undone of that, as
+    :math:`(\varphi(u_l) - \varphi(\hat v_l)) / \lambda^{L-l+1}`, which the last step sets beside the errors of
+    backpropagation of the rule's objective. There are 6L steps for ``L`` layers of weights.
+
+    Args:
+        rule: dendritic microcircuits, in whatever state their weights are, with one to three hidden layers of at most
+            4 units; input and output have at most 4 units too.
+        x: the example, shape ``(1, n_0)``.
+        y: its label, shape ``(1,)``.
+
+    Raises:
+        TypeError: the rule is not :class:`~bioplaus_lite.rules.microcircuits.rule.Microcircuits`.
+        ValueError: there is more than one example, or the network is too deep, too wide, or has no hidden layer.
+    """
+    if not isinstance(rule, Microcircuits):
+        raise TypeError(f"the walk needs the rule of microcircuits, not {type(rule).__name__}")
+    sizes = rule.network.sizes
+    if len(x) != 1 or max(sizes) > 4 or not 3 <= len(sizes) <= 5:
+        raise ValueError(
+            f"the walk takes 1 example and 3 to 5 layers, input and output included, of up to 4 units each, not "
+            f"{len(x)} and {sizes}"
+        )
+    return _MicrocircuitWalk(rule, x, y).player()
+
+
+class _MicrocircuitWalk:
+    """The voltages with and without a target, and snapshots of how far they are known."""
+
+    def __init__(self, rule: Microcircuits, x: Tensor, y: Tensor) -> None:
+        self.rule, self.top, self.lam, self.right = rule, rule.network.depth, rule.lam, int(y)
+        self.sizes, self.hidden = rule.network.sizes, range(1, rule.network.depth)
+        self.quiet = {key: _row(v) for key, v in rule.steady_state(x).items()}
+        self.taught = {key: _row(v) for key, v in rule.steady_state(x, y).items()}
+        for k in self.hidden:  # what is left of a sum that cancels but for rounding is zero
+            apical, smallest = self.quiet["apical", k], 16 * torch.finfo(x.dtype).eps
+            apical[np.abs(apical) < smallest * np.abs(self.quiet["top_down", k]).max()] = 0
+        self.silent = not any(self.quiet["apical", k].any() for k in self.hidden)
+        self.target, self.r = _row(rule.target_voltages(y, self.sizes[-1])), {0: _row(x)}
+        self.r |= {k: _phi(self.quiet["basal", k]) for k in self.hidden}
+        self.own = {l: -_row(error) for l, error in rule.errors(x, y).items()}
+        self.true = {l: -_row(error) for l, error in backprop_errors(rule, x, y).items()}
+        self.angles = error_angles(rule, x, y)
+
+        self.names = [[f"{l}{chr(97 + i)}" for i in range(n)] for l, n in enumerate(self.sizes)]
+        self.inter = {k: [f"i{name}" for name in self.names[k + 1]] for k in self.hidden}
+        self.groups = {("input", 0): [f"input {name}" for name in self.names[0]]}
+        for l in range(1, self.top + 1):
+            self.groups["soma", l] = [f"soma {name}" for name in self.names[l]]
+        for k in self.hidden:
+            self.groups["interneuron", k] = [f"interneuron {name}" for name in self.inter[k]]
+            self.groups["apical", k] = [f"apical dendrite {name}" for name in self.names[k]]
+        self.groups["target", self.top] = [f"target {name}" for name in self.names[self.top]]
+        self.value = {name: 0.0 for group in self.groups.values() for name in group}
+        self.since: dict[str, int] = {}
+        self.error = {l: np.zeros(n) for l, n in enumerate(self.sizes) if l}
+        self.snapshots: list[dict] = []
+
+    # ---- What becomes known, and when ----
+
+    def set(self, kind: str, layer: int, values: NDArray) -> None:
+        for name, value in zip(self.groups[kind, layer], values, strict=True):
+            self.value[name] = float(value)
+            self.since.setdefault(name, len(self.snapshots))
+
+    def snap(self, label: str, text: str, arithmetic: list[list[str]], *active: str) -> None:
+        apical = [self.value[name] for k in self.hidden for name in self.groups["apical", k]]
+        self.snapshots.append({
+            "label": label, "text": text, "arithmetic": arithmetic, "active": active, "apical": apical,
+            "values": list(self.value.values()), "error": np.concatenate(list(self.error.values())),
+        })  # fmt: skip
+
+    def walk(self) -> None:
+        self.up()
+        self.predict()
+        for k in reversed(self.hidden):
+            self.top_down(k)
+            self.cancel(k)
+        self.pause()
+        self.teach()
+        for k in reversed(self.hidden):
+            self.nudge(k)
+            self.apical(k)
+            self.soma(k)
+        self.plasticity()
+
+    def up(self) -> None:
+        self.set("input", 0, self.r[0])
+        given = [[name, "given", f"r = {_text(r)}"] for name, r in zip(self.names[0], self.r[0], strict=True)]
+        self.snap("input", f"The rates of the input enter. The right class is {self.names[-1][self.right]}.", given)
+        for l in range(1, self.top + 1):
+            W, b = self.rule.network.weight(l), self.rule.network.bias(l)
+            v = self.quiet["basal", l]
+            self.set("soma", l, v)
+            sums = _sums(W.detach().double().numpy(), self.r[l - 1], _row(b[None]))
+            results = (f"v̂ = {_text(a)}" if l == self.top else f"v̂ = {_text(a)}, r = {_text(_phi(a))}" for a in v)
+            name, unit = ("output", "score") if l == self.top else (f"layer {l}", "rate")
+            rate = "v̂ is its score" if l == self.top else f"its rate is {_sub('r', l)} = φ(v̂)"
+            text = f"{_sub('v̂', l)} = {_sub('W', l)}{_sub('r', l - 1)} + {_sub('b', l)}: basal dendrites drive the "
+            self.snap(f"up to {'the ' * (unit == 'score')}{name}", f"{text}soma of each cell; {rate}.",
+                      self._rows(self.names[l], sums, results), _sub("W", l))  # fmt: skip
+
+    def predict(self) -> None:
+        rows, misses = [], {}
+        for k in self.hidden:
+            W_IP, c, _ = (w.detach().double() for w in self.rule.interneuron_weights(k))
+            predicted, above = self.quiet["predicted", k], self.quiet["basal", k + 1]
+            self.set("interneuron", k, predicted)
+            misses |= dict(zip(self.inter[k], predicted - above, strict=True))
+            sums = _sums(W_IP.numpy(), self.r[k], c.numpy())
+            results = (f"v̂ = {_text(p)}; the cell has {_text(a)}" for p, a in zip(predicted, above, strict=True))
+            rows += self._rows(self.inter[k], sums, results)
+        most = _most(misses)
+        right = "They are right." if most == "0" else f"They miss by up to {most}."
+        text = "v̂ = W_IP r + c: interneurons listen to their own layer, and each predicts one cell of the layer above."
+        self.snap("interneurons predict", f"{text} {right}", rows, *(_sub("W_IP", k) for k in self.hidden))
+
+    def top_down(self, k: int) -> None:
+        v = self.quiet["top_down", k]
+        self.set("apical", k, v)
+        down = self.rule.feedback(k + 1).detach().double().numpy()
+        sums = _sums(down, _phi(self.quiet["soma", k + 1]))
+        most = _most(dict(zip(self.names[k], v, strict=True)))
+        self.snap(f"top-down input to layer {k}",
+                  f"W_down φ({_sub('u', k + 1)}) arrives at the apical dendrites of layer {k}. Alone it would make "
+                  f"voltages of up to {most}.", self._rows(self.names[k], sums, (f"{_two(a)}" for a in v)),
+                  _sub("W_down", k))  # fmt: skip
+
+    def cancel(self, k: int) -> None:
+        self._interneuron(k, self.quiet)
+        self._apical(k, self.quiet)
+        self._soma(k, self.quiet)
+        v = dict(zip(self.names[k], self.quiet["apical", k], strict=True))
+        if any(v.values()):
+            text = f"It does not cancel what comes from above: v_A is up to {_most(v)}, and moves somata by λ v_A."
+        else:
+            text = "It cancels what comes from above: v_A = 0."
+        # Interneurons are nudged as always; in the self-predicting state that changes nothing.
+        moved = [] if self.silent else [_sub("nudge", k), _sub("v_A", k)]
+        self.snap(f"lateral input to layer {k}", f"Interneurons add W_PI φ(u). {text}",
+                  self._apical_rows(k, self.quiet), _sub("W_PI", k), _sub("W_down", k), *moved)  # fmt: skip
+
+    def pause(self) -> None:
+        left = {name: v for k in self.hidden for name, v in zip(self.names[k], self.quiet["apical", k], strict=True)}
+        if self.silent:
+            text = ("All apical dendrites are silent: what comes from above is just what interneurons predict. This is "
+                    "the self-predicting state.")  # fmt: skip
+        else:
+            text = (f"Apical dendrites are not silent, up to {_most(left)}: interneurons do not cancel what comes from "
+                    "above. Cells will take the rest for an error.")  # fmt: skip
+        rows = [row for k in self.hidden for row in self._apical_rows(k, self.quiet)]
+        self.snap("no target", f"No target yet. {text}", rows)
+
+    def teach(self) -> None:
+        top, v, u = self.top, self.quiet["basal", self.top], self.taught["soma", self.top]
+        self.set("target", top, self.target)
+        self.set("soma", top, u)
+        self.error[top] = self.own[top]
+        most = _most(dict(zip(self.names[top], u - v, strict=True)))
+        text = f"{_sub('u', top)} = (1 − λ)v̂ + λu*, λ = {self.lam:g}: the target u* nudges the output by up to {most}."
+        self.snap("the target nudges the output", text, self._mixed_rows(self.names[top], v, self.target, u), "target")
+
+    def nudge(self, k: int) -> None:
+        before = [self.value[name] for name in self.groups["interneuron", k]]
+        self._interneuron(k, self.taught)
+        moved = dict(zip(self.inter[k], self.taught["interneuron", k] - before, strict=True))
+        above = "output cells" if k + 1 == self.top else "cells above"
+        rows = self._mixed_rows(
+            self.inter[k], self.taught["predicted", k], self.taught["soma", k + 1], self.taught["interneuron", k]
+        )
+        text = f"u = (1 − λ)v̂ + λ{_sub('u', k + 1)}: the {above} nudge the interneurons that predict them, but only a "
+        self.snap(f"interneurons of layer {k}", f"{text}little: by up to {_most(moved)}.", rows, _sub("nudge", k))
+
+    def apical(self, k: int) -> None:
+        before, now = self.quiet["apical", k], self.taught["apical", k]
+        self._apical(k, self.taught)
+        if before.any():
+            change = _most(dict(zip(self.names[k], now - before, strict=True)))
+            text = f"v_A is up to {_most(dict(zip(self.names[k], now, strict=True)))}. The target has changed it by up "
+            text += f"to {change} only; the rest was there before."
+        else:
+            text = "Cells above have moved, interneurons too little to cancel it. What is left is the error: v_A is up "
+            text += f"to {_most(dict(zip(self.names[k], now, strict=True)))}."
+        self.snap(f"apical voltage of layer {k}", text, self._apical_rows(k, self.taught), _sub("W_down", k),
+                  _sub("W_PI", k))  # fmt: skip
+
+    def soma(self, k: int) -> None:
+        self._soma(k, self.taught)
+        v_A = self.taught["apical", k]
+        rest = self.taught["soma", k] - self.lam * v_A
+        sums = (f"{_text(v)} + {self.lam:g}·{_bracket(_two(a))}" for v, a in zip(rest, v_A, strict=True))
+        rows = self._rows(self.names[k], sums, (f"moves by {_two(self.lam * a)}" for a in v_A))
+        most = _most(dict(zip(self.names[k], self.lam * v_A, strict=True)))
+        self.snap(f"somata of layer {k}", f"{_sub('u', k)} = v̂ + λv_A: the error moves each soma away from what its "
+                  f"basal dendrite predicts, by up to {most}.", rows, _sub("v_A", k))  # fmt: skip
+
+    def plasticity(self) -> None:
+        rows = []
+        for l in range(1, self.top + 1):
+            power = "λ" + "".join("⁰¹²³⁴⁵"[self.top - l + 1] if l < self.top else "")
+            mine = (f"(φ(u) − φ(v̂)) / {power} = {_two(e)}" for e in self.own[l])
+            rows += self._rows(self.names[l], mine, (f"backprop: {_two(e)}" for e in self.true[l]))
+        angles = [f"{_degrees(self.angles[l])} in layer {l}" for l in range(self.top - 1, 0, -1)]
+        texts = {
+            "fixed": "W_down is random, as in feedback alignment.",
+            "symmetric": "W_down is the transpose of W, which makes them small.",
+            "learned": "W_down has learned for itself.",
+        }
+        why = texts[self.rule.top_down] if self.silent else "Much of it is what interneurons do not cancel."
+        ends = f"{_degrees(self.angles[self.top])} in the output, {' and '.join(angles)}"
+        text = f"W changes by (φ(u) − φ(v̂))r. Angles to backprop's error: {ends}. {why}"
+        self.snap("plasticity", text, rows, *(_sub("W", l) for l in range(1, self.top + 1)))
+
+    # ---- Parts of steps ----
+
+    def _interneuron(self, k: int, state: dict) -> None:
+        self.set("interneuron", k, state["interneuron", k])
+
+    def _apical(self, k: int, state: dict) -> None:
+        self.set("apical", k, state["apical", k])
+
+    def _soma(self, k: int, state: dict) -> None:
+        self.set("soma", k, state["soma", k])
+        u, power = state["soma", k], self.lam ** (self.top - k + 1)
+        without = (_phi(u) - _phi(u - self.lam * state["apical", k])) / power
+        self.error[k] = self.own[k] if state is self.taught else without
+
+    def _apical_rows(self, k: int, state: dict) -> list[list[str]]:
+        pairs = zip(state["top_down", k], state["lateral", k], strict=True)
+        sums = (f"{_long(d)} + {_bracket(_long(i))}" for d, i in pairs)
+        return self._rows(self.names[k], sums, (f"v_A = {_two(v)}" for v in state["apical", k]))
+
+    def _mixed_rows(self, names: list[str], own: NDArray, other: NDArray, now: NDArray) -> list[list[str]]:
+        shares = f"{1 - self.lam:.3g}", f"{self.lam:.3g}"
+        pairs = zip(map(_text, own), map(_text, other), strict=True)
+        sums = (f"{shares[0]}·{_bracket(a)} + {shares[1]}·{_bracket(b)}" for a, b in pairs)
+        return self._rows(names, sums, (f"moves by {_two(d)}" for d in now - own))
+
+    @staticmethod
+    def _rows(*columns: Iterable[str]) -> list[list[str]]:
+        return [list(cells) for cells in zip(*columns, strict=True)]
+
+    # ---- The picture ----
+
+    def _places(self) -> dict[str, tuple[float, float]]:
+        """Rows from the bottom up. Interneurons stand between the trunks of the pyramidal cells of their layer."""
+        places: dict[str, tuple[float, float]] = {}
+
+        def put(kind: str, l: int, y: float, shift: float = 0.0) -> None:
+            group = self.groups[kind, l]
+            places.update((name, (i - (len(group) - 1) / 2 + shift, y)) for i, name in enumerate(group))
+
+        put("input", 0, 0)
+        y = 1.35
+        for k in self.hidden:
+            put("soma", k, y)
+            put("interneuron", k, y + 1, 0.0 if (self.sizes[k] - self.sizes[k + 1]) % 2 else 0.5)
+            put("apical", k, y + 1.9)
+            y += 3.2
+        put("soma", self.top, y)
+        put("target", self.top, y + 1)
+        return places
+
+    def _edges(self) -> dict[str, tuple[str, list[tuple[str, str]]]]:
+        def all_to_all(a: list[str], b: list[str]) -> list[tuple[str, str]]:
+            return [(one, other) for one in a for other in b]
+
+        def one_to_one(a: list[str], b: list[str]) -> list[tuple[str, str]]:
+            return list(zip(a, b, strict=True))
+
+        g, edges = self.groups, {}
+        for l in range(1, self.top + 1):
+            below = g["soma", l - 1] if l > 1 else g["input", 0]
+            edges[_sub("W", l)] = "arrow", all_to_all(below, g["soma", l])
+        for k in self.hidden:
+            edges[_sub("v_A", k)] = "trunk", one_to_one(g["apical", k], g["soma", k])
+            edges[_sub("W_IP", k)] = "arrow", all_to_all(g["soma", k], g["interneuron", k])
+            edges[_sub("W_down", k)] = "arrow", all_to_all(g["soma", k + 1], g["apical", k])
+            edges[_sub("W_PI", k)] = "bar", all_to_all(g["interneuron", k], g["apical", k])
+            edges[_sub("nudge", k)] = "arrow", one_to_one(g["soma", k + 1], g["interneuron", k])
+        edges["target"] = "arrow", one_to_one(g["target", self.top], g["soma", self.top])
+        return edges
+
+    def _diagram(self) -> dict:
+        shape = {"interneuron": "square", "apical": "ellipse", "target": "hexagon"}
+        names = {"input": self.names, "soma": self.names, "interneuron": self.inter}
+        places = self._places()
+        order = list(self.value)
+        bands = {"input": self.groups["input", 0]}
+        for k in self.hidden:
+            bands[f"layer {k}"] = [name for kind in ("soma", "interneuron", "apical") for name in self.groups[kind, k]]
+        bands["output"] = self.groups["soma", self.top]
+        others = [name for (kind, _), group in self.groups.items() if kind != "apical" for name in group]
+        scales = {"all but apical": (self._largest(others), others)}
+        for k in reversed(self.hidden):
+            # The scale of the error: top-down input alone may go beyond it.
+            most = max(np.abs(state["apical", k]).max() for state in (self.quiet, self.taught))
+            scales[f"apical, layer {k}"] = (_nice(most), self.groups["apical", k])
+        key = {
+            "circle": "soma (input: a rate)", "ellipse": "apical dendrite", "square": "interneuron",
+            "hexagon": "target", "arrow": "from pyramidal cells", "bar": "from interneurons",
+            "new": "has changed", "empty": "not known yet",
+        }  # fmt: skip
+        return diagram(
+            "The circuits", {name: places[name] for name in order}, [s["values"] for s in self.snapshots],
+            self._edges(), "Layers of cells from the input at the bottom to the output at the top.",
+            shapes={name: shape[kind] for (kind, _), group in self.groups.items() if kind in shape for name in group},
+            labels={name: label for (kind, l), group in self.groups.items() if kind in names
+                    for name, label in zip(group, names[kind][l], strict=True)},
+            active=[s["active"] for s in self.snapshots], since=self.since, bands=bands, scales=scales, key=key,
+            clabel="voltage",
+        )  # fmt: skip
+
+    def _largest(self, names: list[str]) -> float:
+        at = [i for i, name in enumerate(self.value) if name in names]
+        return _nice(max(abs(s["values"][i]) for s in self.snapshots for i in at))
+
+    def player(self) -> StepPlayer:
+        self.walk()
+
+        def frames(key: str) -> list:
+            return [snapshot[key] for snapshot in self.snapshots]
+
+        hidden = [name for k in self.hidden for name in self.names[k]]
+        panels = [
+            self._diagram(),
+            bars("Apical voltages", hidden, frames("apical"), "v_A"),
+            bars("Error that moves each soma", [name for names in self.names[1:] for name in names], frames("error"),
+                 "(φ(u) − φ(v̂)) / λ^(L − l + 1)"),
+            table("The arithmetic of this step", ["cell", "sum", "result"], frames("arithmetic")),
+        ]  # fmt: skip
+        sizes = "-".join(map(str, self.sizes))
+        description = (
+            f"A network of {sizes} cells. First rates go up and interneurons cancel what comes down, then a target "
+            "nudges the output, and errors appear in apical dendrites from the top down."
+        )
+        return StepPlayer(panels, frames("label"), frames("text"), title="Errors in apical dendrites",
+                          description=description, seconds_per_step=3)  # fmt: skip
+
+
+def _phi(voltage: NDArray) -> NDArray:
+    return 1 / (1 + np.exp(-voltage))
+
+
+def _two(value: float) -> str:
+    """Two significant figures, with a power of ten where there would be more than five decimals."""
+    if value == 0:
+        return "0"
+    figures, power = f"{value:.1e}".split("e")
+    if int(power) >= -4:
+        return f"{value:.{max(0, 1 - int(power))}f}".replace("-", "−")
+    raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{figures}·10{raised}".replace("-", "−")
+
+
+def _degrees(angle: float) -> str:
+    return f"{angle:.0f}°" if angle >= 10 else f"{angle:.2g}°"
+
+
+def _long(value: float) -> str:
+    return f"{value + 0.0:.4f}".replace("-", "−")
+
+
+def _bracket(text: str) -> str:
+    return f"({text})" if text.startswith("−") else text
+
+
+def _most(values: Mapping[str, float]) -> str:
+    """The largest magnitude."""
+    return _two(max(map(abs, values.values())))
+
+
+def _nice(value: float) -> float:
+    """Just above ``value``, with two figures; 1 for zero."""
+    if value == 0:
+        return 1.0
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return math.ceil(value / unit - 1e-9) * unit

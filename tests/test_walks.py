@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from bioplaus_lite import CNN, MLP
-from bioplaus_lite.rules import DifferenceTargetPropagation, SimplifiedDTP, TargetPropagation
-from bioplaus_lite.walks import backprop_walk, target_walk
+from bioplaus_lite.diagnostics import error_angles
+from bioplaus_lite.rules import DifferenceTargetPropagation, Microcircuits, SimplifiedDTP, TargetPropagation
+from bioplaus_lite.rules.microcircuits import PyramidalNetwork
+from bioplaus_lite.walks import backprop_walk, microcircuit_walk, target_walk
 
 SIZES = (3, 4, 3, 2)
 X, Y = torch.tensor([[0.9, -0.1, 0.6]], dtype=torch.float64), torch.tensor([1])
@@ -193,3 +195,89 @@ def test_the_walk_of_targets_names_what_it_cannot_show():
         target_walk(DifferenceTargetPropagation(MLP((3, 2, 3, 2), activation="tanh", dtype=torch.float64)), X, Y)
     with pytest.raises(ValueError, match="activation must be one of tanh, sigmoid, linear, not 'relu'"):
         target_walk(DifferenceTargetPropagation(MLP((3, 2, 2, 3), dtype=torch.float64)), X, Y)
+
+
+# ---- Microcircuits ----
+
+
+def circuits(**options) -> Microcircuits:
+    network = PyramidalNetwork((4, 3, 3, 2), width=2.0, seed=4, dtype=torch.float64)
+    return Microcircuits(network, seed=3, **options)
+
+
+def four_inputs() -> torch.Tensor:
+    return torch.tensor([[0.9, 0.1, 0.6, 0.3]], dtype=torch.float64)
+
+
+def at_step(spec: dict, label: str) -> tuple[int, dict[str, float]]:
+    step, panel = spec["steps"].index(label), spec["panels"][0]
+    return step, dict(zip((node["name"] for node in panel["nodes"]), panel["values"][step], strict=True))
+
+
+@pytest.mark.parametrize("options", [{}, {"feedback": "symmetric"}, {"lateral": "learned"}, {"feedback": "learned"}])
+def test_voltages_of_the_circuits_are_those_of_the_steady_state(options):
+    rule = circuits(**options)
+    spec = microcircuit_walk(rule, four_inputs(), Y).spec
+    quiet, taught = rule.steady_state(four_inputs()), rule.steady_state(four_inputs(), Y)
+    _, before = at_step(spec, "no target")
+    _, after = at_step(spec, "plasticity")
+    kinds = {"soma": "soma {}", "interneuron": "interneuron i{}", "apical": "apical dendrite {}"}
+    for state, shown in ((quiet, before), (taught, after)):
+        for (kind, layer), voltage in state.items():
+            if kind in kinds:
+                cells = [f"{layer + (kind == 'interneuron')}{letter}" for letter in "abc"[: voltage.shape[1]]]
+                values = [shown[kinds[kind].format(cell)] for cell in cells]
+                wanted = voltage[0].detach()
+                np.testing.assert_allclose(values, wanted, rtol=2e-3, atol=1e-12, err_msg=f"{kind} {layer}")
+
+
+def said(rule: Microcircuits) -> dict[str, str]:
+    spec = microcircuit_walk(rule, four_inputs(), Y).spec
+    return dict(zip(spec["steps"], spec["texts"], strict=True))
+
+
+def test_apical_dendrites_are_said_to_be_silent_only_where_they_are():
+    texts = said(circuits())
+    assert "All apical dendrites are silent" in texts["no target"] and "v_A = 0" in texts["lateral input to layer 1"]
+    rule = circuits(lateral="learned")
+    texts = said(rule)
+    largest = max(v.abs().max().item() for v in rule.apical(four_inputs()).values())
+    assert f"not silent, up to {largest:.1f}" in texts["no target"]
+    assert "They miss by up to" in texts["interneurons predict"]
+
+
+def test_top_down_input_comes_before_the_inhibition_that_cancels_it():
+    rule = circuits()
+    spec = microcircuit_walk(rule, four_inputs(), Y).spec
+    quiet = rule.steady_state(four_inputs())
+    for layer in (2, 1):
+        _, alone = at_step(spec, f"top-down input to layer {layer}")
+        _, both = at_step(spec, f"lateral input to layer {layer}")
+        for i, cell in enumerate("abc"):
+            name = f"apical dendrite {layer}{cell}"
+            assert alone[name] == pytest.approx(quiet["top_down", layer][0, i].item(), rel=2e-3)
+            assert both[name] == 0
+    since = {node["name"]: node["since"] for node in spec["panels"][0]["nodes"]}
+    assert since["apical dendrite 1a"] == spec["steps"].index("top-down input to layer 1")
+    assert since["soma 3a"] == spec["steps"].index("up to the output") < since["interneuron i3a"]
+    assert since["target 3b"] == spec["steps"].index("the target nudges the output")
+    assert len(spec["steps"]) == 6 * rule.network.depth
+
+
+def test_the_last_step_of_the_circuits_has_the_angles_to_backprop():
+    for options in ({}, {"feedback": "symmetric", "lam": 0.01}):
+        rule = circuits(**options)
+        spec = microcircuit_walk(rule, four_inputs(), Y).spec
+        own = rule.errors(four_inputs(), Y)
+        wanted = -torch.cat([own[layer][0] for layer in (1, 2, 3)])
+        np.testing.assert_allclose(spec["panels"][2]["values"][-1], wanted, rtol=2e-3, atol=1e-9)
+        angle = error_angles(rule, four_inputs(), Y)[1]
+        assert f"{angle:.0f}° in layer 1" in spec["texts"][-1] or f"{angle:.2g}° in layer 1" in spec["texts"][-1]
+
+
+def test_the_walk_of_circuits_names_what_it_cannot_show():
+    with pytest.raises(TypeError, match="needs the rule of microcircuits, not DifferenceTargetPropagation"):
+        microcircuit_walk(planes(), X, Y)
+    wide = Microcircuits(PyramidalNetwork((4, 5, 2), dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"up to 4 units each, not 1 and \(4, 5, 2\)"):
+        microcircuit_walk(wide, four_inputs(), Y)

@@ -20,7 +20,7 @@ import pytest
 import torch
 import traitlets
 
-from bioplaus_lite.widgets import StepPlayer, bars, image, lines, scatter, table, vectors
+from bioplaus_lite.widgets import StepPlayer, bars, diagram, image, lines, scatter, table, vectors
 from bioplaus_lite.widgets.static import static_html
 
 STEPS = 6
@@ -228,6 +228,11 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: vectors("A", {"a": [[1, 2, 3]]}, "x", "y"), r"arrow 'a' has shape \(1, 3\)"),
     (lambda: vectors("A", {"a": [[1, 2]], "b": [[1, 2]] * 2}, "x", "y"), r"arrow 'b' has length 2"),
     (lambda: vectors("A", {}, "x", "y"), r"arrows is empty"),
+    (lambda: circuit({"in": (0, 0), "out": (0, 0)}), r"edges 'w' hold \('in', 'out'\); a pair of nodes at two places"),
+    (lambda: circuit(active=[["v"]] * STEPS), r"active names 'v'"),
+    (lambda: circuit(shapes={"in": "star"}), r"shape of 'in' is 'star'; it must be one of"),
+    (lambda: circuit(scales={"s": (1, ["in"])}), r"nodes \['out'\] are in no scale"),
+    (lambda: circuit(key={"star": "a"}), r"key explains 'star'"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", since={"b": 0}), r"since names 'b'; the arrows are \['a'\]"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", since={"a": 1}), r"since of 'a' is 1; .* from 0 to 0"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", halfplane="b"), r"halfplane is 'b'.*\['a'\]"),
@@ -631,6 +636,13 @@ TEXT_BOXES = """root => [...root.querySelectorAll("svg.bp-figure")].map((svg) =>
 })"""
 
 
+def circuit(nodes=None, **options) -> dict:
+    """A small diagram: `in` has the values 0.5, 0.5, …; `out`, known from step 2 on, a value of its own each step."""
+    nodes = nodes or {"in": (0, 0), "out": (0, 2)}
+    given = {"active": [["w"] if k == 2 else [] for k in EPOCHS], "since": {"out": 2}, "labels": {"out": "o"}} | options
+    return diagram("Circuit", nodes, [[0.5, k - 3] for k in EPOCHS], {"w": ("arrow", [("in", "out")])}, "Two.", **given)
+
+
 #: where each point lies, and at which step it appears
 POINTS = {"h": ([0.2, 0.1], 0), "g(h)": ([0.25, 0.15], 2), "TP": ([-0.6, 0.5], 3), "exact": ([0.2, 0.1], 3)}
 
@@ -652,6 +664,7 @@ def crowded() -> StepPlayer:
         vectors("Points", {name: np.zeros((STEPS, 2)) for name in POINTS}, "x", "y", lim=1,
                 origin={name: [at] * STEPS for name, (at, _) in POINTS.items()},
                 since={name: step for name, (_, step) in POINTS.items()}),
+        circuit(bands={"a layer": ["out"]}, key={"circle": "soma", "new": "has changed", "empty": "not known yet"}),
         image("Tall", np.ones((STEPS, 200, 5)), "alt", xlabel="class", ylabel="hidden unit",
               clabel="weight (arbitrary units)"),
         image("Wide", np.ones((STEPS, 3, 400)), "alt", xlabel="hidden unit", clabel="rate (Hz)"),
@@ -690,6 +703,23 @@ def test_points_appear_when_they_are_known(show):
         said = panel.locator("svg[role=img] > desc").text_content()
         assert [name for name in POINTS if f"{name} at (" in said] == known
         page.locator(".bp-next").click(force=True)
+
+
+@pytest.mark.browser
+def test_a_diagram_shows_what_is_known_and_what_carries_a_signal(show):
+    page = show(player([circuit()]))
+    panel = page.locator(".bp-panel-diagram")
+    box = {}
+    for k in EPOCHS:
+        texts = [text for text in panel.locator("svg text").all_text_contents() if text]
+        assert "0.50" in texts
+        value = {2: "−1.0", 3: "0", 4: "1.0", 5: "2.0"}.get(k)
+        assert value is None or value in texts, (k, texts)
+        said = panel.locator("svg[role=img] > desc").text_content()
+        assert ("Not known yet: out" in said) == (k < 2), (k, said)
+        box[k] = panel.inner_html()
+        page.locator(".bp-next").click(force=True)
+    assert "w" in box[2] and box[0] != box[2] != box[3], "a signal and a change are seen"
 
 
 @pytest.mark.browser

@@ -1,10 +1,10 @@
 """Widgets of the book: step players that work live in JupyterLab and in a page without a kernel."""
 
-from .panels import bars, image, lines, scatter, table, vectors
+from .panels import bars, diagram, image, lines, scatter, table, vectors
 from .phases import PhaseStepper
 from .player import StepPlayer
 from .static import PageWidget
 
 __all__ = [
-    "PageWidget", "PhaseStepper", "StepPlayer", "bars", "image", "lines", "scatter", "table", "vectors",
+    "PageWidget", "PhaseStepper", "StepPlayer", "bars", "diagram", "image", "lines", "scatter", "table", "vectors",
 ]

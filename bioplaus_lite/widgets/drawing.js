@@ -104,20 +104,35 @@ export function sheet(root, width) {
   return { root, width, add, measure, longest, wrap, write, clip };
 }
 
+/** The colour at a place from 0 to 1 on a colour map: red, green, blue. */
+export function shade(place, cmap) {
+  const stops = COLOURS[cmap];
+  const at = clamp(place, 0, 1) * (stops.length - 1);
+  const k = Math.min(stops.length - 2, Math.floor(at));
+  return stops[k].map((c, channel) => Math.round(c + (at - k) * (stops[k + 1][channel] - c)));
+}
+
+/** Colour of a value on the diverging map from −limit to limit. */
+export const tint = (v, limit) => shade((v / limit + 1) / 2, "diverging");
+export const css = (rgb) => `rgb(${rgb.join(",")})`;
+
 /** Paint numbers from 0 to 255 as a picture and give its address. */
 export function picture(levels, rows, cols, cmap) {
   const canvas = assign(document.createElement("canvas"), { width: cols, height: rows });
   const context = canvas.getContext("2d");
   const image = context.createImageData(cols, rows);
-  const stops = COLOURS[cmap];
-  levels.forEach((level, i) => {
-    const place = (level / 255) * (stops.length - 1);
-    const k = Math.min(stops.length - 2, Math.floor(place));
-    stops[k].forEach((c, channel) => { image.data[4 * i + channel] = c + (place - k) * (stops[k + 1][channel] - c); });
-    image.data[4 * i + 3] = 255;
-  });
+  levels.forEach((level, i) => image.data.set([...shade(level / 255, cmap), 255], 4 * i));
   context.putImageData(image, 0, 0);
   return canvas.toDataURL();
+}
+
+/** All colours of a map in a frame: upright with the highest value at the top, or lying with it at the right. */
+export function colourBar(page, box, cmap) {
+  const upright = box.height > box.width;
+  const levels = Array.from({ length: 256 }, (_, i) => (upright ? 255 - i : i));
+  const [rows, cols] = upright ? [256, 1] : [1, 256];
+  page.add("image", { ...box, preserveAspectRatio: "none", href: picture(levels, rows, cols, cmap) });
+  page.add("rect", { ...box, class: "bp-edge" });
 }
 
 // ------------------------------------------------------------------------------------------------------ panels

@@ -8,7 +8,7 @@ value and what is allowed: for unequal lengths, no steps, text in place of numbe
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -18,10 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 Panel = dict[str, Any]
 Limits = tuple[float, float]
 
-KINDS = ("lines", "bars", "scatter", "vectors", "image", "table")
+KINDS = ("lines", "bars", "scatter", "vectors", "image", "table", "diagram")
 COLOUR_MAPS = ("diverging", "sequential")
+SHAPES = ("circle", "square", "ellipse", "hexagon")
+EDGES = ("arrow", "bar", "trunk")
+STATES = ("new", "empty")  # marks of a node that a key may explain
 MOST_SERIES = 7  # colours, dashes and markers that can be told apart
 MOST_POINTS = 1000
+MOST_NODES = 60
 _GRID = 2000  # scatter positions are sent as whole numbers on a grid this fine: a seventh of a pixel
 
 
@@ -194,19 +198,14 @@ def vectors(
         _same_length(where, f"arrow {name!r}", len(xy), f"arrow {next(iter(given))!r}", steps)
     if halfplane is not None and halfplane not in given:
         raise ValueError(f"{where}: halfplane is {halfplane!r}; it must be None or one of {sorted(given)}")
-    appears = {} if since is None else dict(since)
-    for name, step in appears.items():
-        if name not in given:
-            raise ValueError(f"{where}: since names {name!r}; the arrows are {sorted(given)}")
-        if not isinstance(step, Integral) or not 0 <= step < steps:
-            raise ValueError(f"{where}: since of {name!r} is {step!r}; it must be an integer from 0 to {steps - 1}")
+    appears = _since(where, since, given, "arrows", steps)
     starts = _origins(where, origin, given, steps)
     ends = [xy + starts.get(name, 0.0) for name, xy in given.items()]
     return {
         "kind": "vectors", "title": title, "n": steps, "xlabel": str(xlabel), "ylabel": str(ylabel),
         "arrows": [
             {"name": name, "xy": _rounded(xy), "from": _rounded(starts[name]) if name in starts else None,
-             "since": int(appears.get(name, 0))}
+             "since": appears[name]}
             for name, xy in given.items()
         ],
         "lim": _square(where, lim, [*ends, *starts.values()]), "path": bool(path), "labels": bool(labels),
@@ -264,6 +263,117 @@ def image(
         "ranges": [_rounded(np.array([frame.min(), frame.max()])) for frame in frames],
         "vlim": [low, high], "cmap": cmap, "alt": str(alt),
         "xlabel": str(xlabel), "ylabel": str(ylabel), "clabel": str(clabel),
+    }
+
+
+def diagram(
+    title: str,
+    nodes: Mapping[str, tuple[float, float]],
+    values: ArrayLike,
+    edges: Mapping[str, tuple[str, Sequence[tuple[str, str]]]],
+    alt: str,
+    *,
+    shapes: Mapping[str, str] | None = None,
+    labels: Mapping[str, str] | None = None,
+    active: Sequence[Sequence[str]] | None = None,
+    since: Mapping[str, int] | None = None,
+    bands: Mapping[str, Sequence[str]] | None = None,
+    scales: Mapping[str, tuple[float, Sequence[str]]] | None = None,
+    key: Mapping[str, str] | None = None,
+    clabel: str = "",
+    row: float = 54,
+) -> Panel:
+    """Nodes that hold their values, joined by bundles of edges that light up in the steps in which they carry a signal.
+
+    Args:
+        title: what the panel shows.
+        nodes: name to position ``(x, y)``, y upwards; at most 60. The drawing stretches x to its width, to at most
+            96 px a unit.
+        values: shape ``(steps, nodes)``, printed with two figures and coloured from blue over white to orange.
+        edges: name of a bundle to its kind and its pairs of nodes (from, to). Kinds are ``"arrow"``, ``"bar"`` (ends
+            in a bar, for what inhibits) and ``"trunk"`` (thick, without an end, for parts of one cell).
+        alt: what a reader who cannot see the picture should know.
+        shapes: node to ``"circle"`` (the default), ``"square"``, ``"ellipse"`` or ``"hexagon"``.
+        labels: node to a short text above its value; by default none.
+        active: for each step the names of the bundles that carry a signal; by default none.
+        since: node to the first step at which its value is known; before, it is empty.
+        bands: name to nodes on a shaded ground, the name at its left, for instance a layer.
+        scales: name to the value of the last colour and the nodes that have this scale, each node in one; values
+            beyond are cut. By default one scale for all, up to the largest magnitude.
+        key: shape, kind of edge, ``"new"`` (the rim of a node that has changed) or ``"empty"`` to what it stands for.
+        clabel: quantity of the colours with its unit.
+        row: height of a unit of y, in px.
+
+    Example:
+        >>> nodes = {"input": (0, 0), "output": (0, 1)}
+        >>> edges = {"w": ("arrow", [("input", "output")])}
+        >>> diagram("A cell", nodes, [[1, 0], [1, 0.5]], edges, "One input.", active=[[], ["w"]])["n"]
+        2
+    """
+    where = _where("diagram", title)
+    if not 0 < len(nodes) <= MOST_NODES:
+        raise ValueError(f"{where}: {len(nodes)} nodes; there must be from 1 to {MOST_NODES}")
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(f"{where}: alt is empty; say what a reader who cannot see the picture should know")
+    number = {str(name): i for i, name in enumerate(nodes)}
+    positions = _pairs(where, "the positions of nodes", list(nodes.values()))
+    values = _numbers(where, "values", values, 2)
+    _same_length(where, "each step of values", values.shape[1], "nodes", len(nodes))
+    steps, row = len(values), _number(where, "row", row)
+    if row <= 0:
+        raise ValueError(f"{where}: row is {row}; it must be above 0")
+
+    def found(what: str, names: Sequence[str]) -> list[int]:
+        return [number[_known(where, what, name, number, "nodes")] for name in names]
+
+    for what, given, allowed in (("shapes", shapes, SHAPES), ("labels", labels, None)):
+        for name, value in (given or {}).items():
+            _known(where, what, name, number, "nodes")
+            if allowed and value not in allowed:
+                raise ValueError(f"{where}: shape of {name!r} is {value!r}; it must be one of {list(allowed)}")
+    bundles = []
+    for name, (kind, pairs) in edges.items():
+        if kind not in EDGES:
+            raise ValueError(f"{where}: edges {name!r} are of kind {kind!r}; it must be one of {list(EDGES)}")
+        ends = [found(f"edges {name!r}", pair) for pair in pairs]
+        for pair, end in zip(pairs, ends, strict=True):
+            if len(end) != 2 or (positions[end[0]] == positions[end[1]]).all():
+                raise ValueError(f"{where}: edges {name!r} hold {pair!r}; a pair of nodes at two places is needed")
+        bundles.append({"name": str(name), "kind": kind, "pairs": ends})
+    order = list(edges)
+    active = [[]] * steps if active is None else active
+    _same_length(where, "active", len(active), "values", steps)
+    strong = [[order.index(_known(where, "active", name, order, "edges")) for name in now] for now in active]
+    appears = _since(where, since, number, "nodes", steps)
+    if scales is None:
+        scales = {"": (float(np.abs(values).max()) or 1.0, list(number))}
+    scale_of: dict[int, int] = {}
+    for k, (name, (limit, members)) in enumerate(scales.items()):
+        if not _number(where, f"limit of the scale {name!r}", limit) > 0:
+            raise ValueError(f"{where}: limit of the scale {name!r} is {limit}; it must be above 0")
+        for i in found(f"scale {name!r}", members):
+            if i in scale_of:
+                raise ValueError(f"{where}: node {list(number)[i]!r} is in two scales; each must be in one")
+            scale_of[i] = k
+    without = [name for name, i in number.items() if i not in scale_of]
+    if without:
+        raise ValueError(f"{where}: nodes {without} are in no scale; each must be in one")
+    for mark in key or {}:
+        if mark not in SHAPES + EDGES + STATES:
+            raise ValueError(f"{where}: key explains {mark!r}; it may explain {list(SHAPES + EDGES + STATES)}")
+    return {
+        "kind": "diagram", "title": title, "n": steps, "alt": alt, "clabel": str(clabel), "row": row,
+        "nodes": [
+            {"name": name, "x": x, "y": y, "shape": (shapes or {}).get(name, "circle"), "since": appears[name],
+             "label": str((labels or {}).get(name, "")), "scale": scale_of[i]}
+            for (name, i), (x, y) in zip(number.items(), _rounded(positions), strict=True)
+        ],
+        "values": _rounded(values), "edges": bundles, "active": strong,
+        "bands": [{"name": str(name), "nodes": found(f"band {name!r}", members)}
+                  for name, members in (bands or {}).items()],
+        "scales": [{"name": str(name), "limit": _number(where, "limit", limit)}
+                   for name, (limit, _) in scales.items()],
+        "key": [[mark, str(words)] for mark, words in (key or {}).items()],
     }
 
 
@@ -339,6 +449,23 @@ def _origins(where: str, origin: Any, arrows: Mapping[str, NDArray], steps: int)
     for name, start in checked.items():
         _same_length(where, f"origin of {name!r}", len(start), "the arrows", steps)
     return checked
+
+
+def _known(where: str, what: str, name: str, known: Iterable[str], are: str) -> str:
+    if name not in known:
+        raise ValueError(f"{where}: {what} names {name!r}; the {are} are {sorted(known)}")
+    return name
+
+
+def _since(
+    where: str, since: Mapping[str, int] | None, known: Iterable[str], are: str, steps: int
+) -> dict[str, int]:
+    """The first step of every name, 0 where none is given."""
+    for name, step in (since or {}).items():
+        _known(where, "since", name, known, are)
+        if not isinstance(step, Integral) or not 0 <= step < steps:
+            raise ValueError(f"{where}: since of {name!r} is {step!r}; it must be an integer from 0 to {steps - 1}")
+    return {name: int((since or {}).get(name, 0)) for name in known}
 
 
 def _cells(where: str, step: int, row: Sequence[Any], columns: int) -> list[Any]:

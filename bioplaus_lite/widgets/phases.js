@@ -5,7 +5,7 @@
 
 import { assign, button, control, html, iconAfter, iconBefore, stepControls, svg } from "./controls.js";
 import {
-  COLOURS, LINE, TICK, clamp, decimals, figurePanel, fixed, panelBox, picture, spread, ticks,
+  LINE, TICK, clamp, colourBar, css, decimals, figurePanel, fixed, panelBox, picture, spread, ticks, tint,
 } from "./drawing.js";
 
 const SLOW = 12; // bins that Play rests where a part begins, to be read
@@ -107,14 +107,6 @@ function sentence(data, r, step, k) {
 
 // ---------------------------------------------------------------------------------------------------- colours
 
-/** Colour of a voltage on the map from −limit to limit. */
-function tint(v, limit) {
-  const stops = COLOURS.diverging;
-  const place = ((clamp(v / limit, -1, 1) + 1) / 2) * (stops.length - 1);
-  const k = Math.min(stops.length - 2, Math.floor(place));
-  return stops[k].map((c, i) => Math.round(c + (place - k) * (stops[k + 1][i] - c)));
-}
-const css = (rgb) => `rgb(${rgb.join(",")})`;
 const inkOn = (rgb) => SVG_INKS[0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 135 ? 0 : 1];
 
 /** Limits of the two voltage scales, alike in all recordings: apical dendrites, and all else. */
@@ -360,9 +352,7 @@ function drawNetwork(page, view) {
   const keyW = Math.min(220, w - keyX - 12);
   page.write("voltage (rest = 0)", keyX, picY + 10, "bp-label");
   const barY = picY + 36;
-  page.add("image", { x: keyX, y: barY, width: keyW, height: 12, preserveAspectRatio: "none",
-    href: picture(Array.from({ length: 256 }, (_, i) => i), 1, 256, "diverging") });
-  page.add("rect", { x: keyX, y: barY, width: keyW, height: 12, class: "bp-edge" });
+  colourBar(page, { x: keyX, y: barY, width: keyW, height: 12 }, "diverging");
   const scale = (limit, y, word) => {
     const digits = decimals([limit]) > 1 ? 1 : 0;
     page.write(`≤ ${signed(-limit, digits)}`, keyX, y, "bp-tick");
@@ -677,9 +667,7 @@ function drawChange(page, view) {
   const number = page.write("", 0, top + size / 2 + 5, "bp-label bp-strong")[0];
   const error = page.write(["", ""], 0, top + size / 2 + 26, "bp-tick");
   const bar = xDelta + size + 8;
-  page.add("image", { x: bar, y: top, width: 10, height: size, preserveAspectRatio: "none",
-    href: picture(Array.from({ length: 256 }, (_, i) => 255 - i), 256, 1, "diverging") });
-  page.add("rect", { x: bar, y: top, width: 10, height: size, class: "bp-edge" });
+  colourBar(page, { x: bar, y: top, width: 10, height: size }, "diverging");
   const most = limit.toPrecision(2);
   [`+${most}`, "0", `−${most}`].forEach((word, i) => {
     page.write(word, bar + 14, top + 9 + ((size - 10) * i) / 2, "bp-tick");

@@ -4,7 +4,7 @@
 
 import { assign, html, stepControls, svg } from "./controls.js";
 import {
-  LABEL, LINE, TICK, clamp, decimals, figurePanel, fixed, panelBox, picture, spread, ticks,
+  LABEL, LINE, TICK, clamp, colourBar, css, decimals, figurePanel, fixed, panelBox, picture, spread, ticks, tint,
 } from "./drawing.js";
 
 const DASHES = [null, "8 3", "2 3", "9 3 2 3", "5 2", "14 4", "1 3"]; // so that colour is never the only cue
@@ -69,6 +69,11 @@ function references(page, { box, X, Y }, list) {
 }
 
 const series = (i) => `bp-s${i % 7}`;
+/** An arrow's head with its tip at (x, y), along the unit vector (ux, uy). */
+function arrowHead(x, y, ux, uy, size) {
+  const [bx, by, wing] = [x - size * ux, y - size * uy, 0.45 * size];
+  return `${trace([[x, y], [bx - wing * uy, by + wing * ux], [bx + wing * uy, by - wing * ux]])}Z`;
+}
 const trace = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
 const marker = (page, i, x = 0, y = 0) => page.add("path", {
   d: MARKERS[i % 7], transform: `translate(${x} ${y})`, class: `bp-fill bp-marker ${series(i)}`,
@@ -298,11 +303,8 @@ function drawVectors(page, panel) {
     }
     const head = Math.min(11, 0.6 * length);
     const [ux, uy] = [(x1 - x0) / length, (y1 - y0) / length];
-    const [bx, by] = [x1 - head * ux, y1 - head * uy];
-    const wing = 0.45 * head;
-    assign(parts.shaft, { d: trace([[x0, y0], [bx, by]]) });
-    const barbs = [[bx - wing * uy, by + wing * ux], [bx + wing * uy, by - wing * ux]];
-    assign(parts.head, { d: `${trace([[x1, y1], ...barbs])}Z` });
+    assign(parts.shaft, { d: trace([[x0, y0], [x1 - head * ux, y1 - head * uy]]) });
+    assign(parts.head, { d: arrowHead(x1, y1, ux, uy, head) });
     return { x0, y0, x1, y1, ux, uy };
   }
 
@@ -399,9 +401,7 @@ function drawImage(page, panel) {
   const column = (t) => left + ((t.value + 0.5) * width) / cols;
   yticks.forEach((t) => page.write(t.label, left - 6, row(t) + 4, "bp-tick", "end"));
   xticks.forEach((t) => page.write(t.label, column(t), top + height + 16, "bp-tick", "middle"));
-  const scale = picture(Array.from({ length: 256 }, (_, i) => 255 - i), 256, 1, cmap);
-  page.add("image", { x: bar, y: top, width: thick, height, preserveAspectRatio: "none", href: scale });
-  page.add("rect", { x: bar, y: top, width: thick, height, class: "bp-edge" });
+  colourBar(page, { x: bar, y: top, width: thick, height }, cmap);
   for (const t of ticks(vlim, clamp(height / 34, 4, 7))) {
     const y = top + (height * (vlim[1] - t.value)) / (vlim[1] - vlim[0]);
     page.add("line", { x1: bar + thick, x2: bar + thick + 4, y1: y, y2: y, class: "bp-axis" });
@@ -428,7 +428,198 @@ function drawImage(page, panel) {
   };
 }
 
-const DRAW = { lines: drawLines, bars: drawBars, scatter: drawScatter, vectors: drawVectors, image: drawImage };
+/** Nodes with their values inside, and bundles of edges that are strong in the steps in which they carry a signal. */
+function drawDiagram(page, panel) {
+  const { nodes, values, edges, bands, scales, key } = panel;
+  const known = (i, step) => nodes[i].since <= step;
+  const show = (i, step) => (known(i, step) ? brief(values[step][i]) : "");
+  const isNew = (i, step) => known(i, step)
+    && (step === nodes[i].since ? step > 0 : values[step][i] !== values[step - 1][i]);
+  const on = (step) => edges.filter((_, e) => panel.active[step].includes(e));
+  const signals = values.map((_, step) => (on(step).length ? `signals: ${on(step).map((e) => e.name).join(", ")}` : ""));
+
+  // All nodes of a shape are as wide as the widest text in any of them, at any step.
+  const sizes = {};
+  nodes.forEach(({ shape, label }, i) => {
+    const widest = page.longest([label, ...values.map((_, step) => show(i, step))], TICK);
+    const size = nodeSize(shape, widest, label);
+    const most = sizes[shape] ?? size;
+    sizes[shape] = { w: Math.max(size.w, most.w), h: Math.max(size.h, most.h) };
+  });
+  const size = (i) => sizes[nodes[i].shape];
+
+  const rows = Math.max(...signals.map((words) => page.wrap(words, page.width - 4, TICK).length));
+  const top = LINE * rows + 12 + Math.max(...nodes.map((_, i) => size(i).h));
+  const margin = bands.length ? page.longest(bands.flatMap((band) => band.name.split(" ")), TICK) + 12 : 4;
+  const [xs, ys] = [nodes.map((node) => node.x), nodes.map((node) => node.y)];
+  const wide = Math.max(...nodes.map((_, i) => size(i).w));
+  const [west, east] = [margin + wide + 6, page.width - wide - 8];
+  const unit = Math.min((east - west) / (Math.max(...xs) - Math.min(...xs) || 1), 96);
+  const middle = (west + east) / 2;
+  const centre = (Math.max(...xs) + Math.min(...xs)) / 2;
+  const X = (i) => middle + unit * (xs[i] - centre);
+  const Y = (i) => top + panel.row * (Math.max(...ys) - ys[i]);
+  const bottom = Math.max(...nodes.map((_, i) => Y(i) + size(i).h)) + 8;
+
+  for (const band of bands) {
+    const high = Math.min(...band.nodes.map((i) => Y(i) - size(i).h)) - 6;
+    const low = Math.max(...band.nodes.map((i) => Y(i) + size(i).h)) + 6;
+    page.add("rect", { x: 0.5, y: high, width: page.width - 1, height: low - high, rx: 8, class: "bp-band" });
+    const words = page.wrap(band.name, margin - 12, TICK);
+    page.write(words, 7, (high + low) / 2 + 4 - (LINE * (words.length - 1)) / 2, "bp-tick bp-value");
+  }
+  const wires = page.add("g", {});
+  const drawn = edges.map((bundle) => wires.appendChild(drawBundle(bundle, { nodes, X, Y, size })));
+  const cells = nodes.map((node, i) => {
+    const body = svg("path", { d: outline(node.shape, X(i), Y(i), size(i)) });
+    const text = (y, name) => svg("text", { x: X(i), y, class: `bp-tick ${name}`, "text-anchor": "middle" });
+    const name = text(Y(i) - 3, "bp-node-name");
+    name.textContent = node.label;
+    const value = text(Y(i) + (node.label ? 11 : 4), "bp-node-value");
+    page.add("g", { class: "bp-node" }, body, name, value);
+    return { body, name, value };
+  });
+  const said = Array.from({ length: rows }, (_, k) => page.write("", 2, TICK + 1 + LINE * k, "bp-tick bp-value")[0]);
+  const used = drawScales(page, panel, drawKey(page, key, bottom + 10));
+
+  return {
+    height: used,
+    update(step) {
+      const words = page.wrap(signals[step], page.width - 4, TICK);
+      said.forEach((line, k) => { line.textContent = words[k] ?? ""; });
+      const strong = (e) => panel.active[step].includes(e);
+      edges.forEach((bundle, e) => assign(drawn[e], { class: wireClass(bundle.kind, strong(e)) }));
+      // Strong ones lie above faint ones.
+      wires.append(...drawn.filter((_, e) => !strong(e)), ...drawn.filter((_, e) => strong(e)));
+      cells.forEach(({ body, name, value }, i) => {
+        const colour = known(i, step) ? tint(values[step][i], scales[nodes[i].scale].limit) : null;
+        const state = colour ? isNew(i, step) ? "bp-body bp-new" : "bp-body" : "bp-body bp-empty";
+        assign(body, { class: state, style: colour ? `fill:${css(colour)}` : "" });
+        for (const text of [name, value]) assign(text, { style: colour ? `fill:${inkOn(colour)}` : "" });
+        value.textContent = show(i, step);
+      });
+    },
+    describe(step) {
+      const now = nodes.map((_, i) => i);
+      const told = (list) => list.map((i) => `${nodes[i].name} ${show(i, step)}`).join(", ");
+      const parts = [
+        ["New in this step", told(now.filter((i) => isNew(i, step)))],
+        ["As before", told(now.filter((i) => known(i, step) && !isNew(i, step)))],
+        ["Not known yet", now.filter((i) => !known(i, step)).map((i) => nodes[i].name).join(", ")],
+      ].filter(([, words]) => words).map(([what, words]) => `${what}: ${words}.`);
+      const carried = signals[step] ? ` Edges with ${signals[step]}.` : "";
+      return `${panel.alt}${carried} ${parts.join(" ")}`;
+    },
+  };
+}
+
+/** Two figures and at most four decimals, as in "−1.6", "0.026" and "0.0004"; below that a power of ten. */
+function brief(v) {
+  if (v === 0) return "0";
+  const power = Math.floor(Math.log10(Math.abs(v)));
+  if (power >= -4) return fixed(v, clamp(1 - power, 0, 4));
+  return fixed(v, 6).replace(/\.\d/, ""); // one figure is enough beside the power
+}
+
+/** Black or white, whichever is easier to read on a colour: one of them has a contrast of at least 4.5 : 1. */
+function inkOn(rgb) {
+  const linear = (c) => (c <= 10 ? c / 3294 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+  const light = [0.2126, 0.7152, 0.0722].reduce((sum, share, i) => sum + share * linear(rgb[i]), 0);
+  return light > 0.179 ? "#000000" : "#ffffff";
+}
+
+/** Half the width and height that a shape needs around a text, with a second line above it if there is a label. */
+function nodeSize(shape, text, label) {
+  const half = text / 2;
+  if (shape === "circle") { const r = Math.max(label ? half + 5 : half + 3, label ? 21 : 12); return { w: r, h: r }; }
+  if (shape === "square") { const r = Math.max(half + 3, label ? 17 : 12); return { w: r, h: label ? 17 : 12 }; }
+  return { w: Math.max(half, 6) + (shape === "ellipse" ? 6 : 9), h: label ? 19 : 12 };
+}
+
+/** The outline of a node around (x, y) as a path. */
+function outline(shape, x, y, { w, h }) {
+  if (shape === "square") return `M${x - w} ${y - h}h${2 * w}v${2 * h}h${-2 * w}Z`;
+  if (shape === "hexagon") return `M${x - w} ${y}l9 ${-h}h${2 * w - 18}l9 ${h}l-9 ${h}h${18 - 2 * w}Z`;
+  return `M${x - w} ${y}a${w} ${h} 0 1 0 ${2 * w} 0a${w} ${h} 0 1 0 ${-2 * w} 0Z`;
+}
+
+const wireClass = (kind, strong) => `bp-wire bp-wire-${kind}${strong ? " bp-on" : ""}`;
+
+/** All edges of a bundle, each from the outline of one node to that of another. */
+function drawBundle({ kind, pairs }, { nodes, X, Y, size }) {
+  const reach = (i, c, s) => { // from the centre of a node to its outline
+    const { w, h } = size(i);
+    return ["circle", "ellipse"].includes(nodes[i].shape) ? 1 / Math.hypot(c / w, s / h)
+      : Math.min(w / Math.abs(c), h / Math.abs(s));
+  };
+  const lines = pairs.map(([from, to]) => {
+    const [dx, dy] = [X(to) - X(from), Y(to) - Y(from)];
+    const length = Math.hypot(dx, dy);
+    const [c, s] = [dx / length, dy / length];
+    const [start, end] = [reach(from, c, s), length - reach(to, c, s) - (kind === "trunk" ? 0 : 2)];
+    return { c, s, start: [X(from) + start * c, Y(from) + start * s], end: [X(from) + end * c, Y(from) + end * s] };
+  });
+  return wire(kind, lines);
+}
+
+/** Shafts, and what stands at their ends: heads of arrows, bars, or nothing. */
+function wire(kind, lines) {
+  const back = { arrow: 7, bar: 1.5, trunk: 0 }[kind];
+  const shafts = lines.map(({ c, s, start, end: [x, y] }) => trace([start, [x - back * c, y - back * s]])).join("");
+  const ends = lines.map(({ c, s, end: [x, y] }) => ({
+    arrow: () => arrowHead(x, y, c, s, 9),
+    bar: () => trace([[x - 1.5 * c - 6 * s, y - 1.5 * s + 6 * c], [x - 1.5 * c + 6 * s, y - 1.5 * s - 6 * c]]),
+    trunk: () => "",
+  }[kind]())).join("");
+  return svg("g", { class: wireClass(kind, true) },
+    svg("path", { d: shafts, class: "bp-wire-shaft" }), svg("path", { d: ends, class: "bp-wire-end" }));
+}
+
+/** What shapes and edges stand for, in as many lines as it takes; gives where the next thing may begin. */
+function drawKey(page, key, y) {
+  let [x, line] = [2, y + 8];
+  for (const [mark, words] of key) {
+    const width = 30 + page.measure(words);
+    if (x > 2 && x + width > page.width) [x, line] = [2, line + LINE + 2];
+    if (["arrow", "bar", "trunk"].includes(mark)) {
+      page.root.append(wire(mark, [{ c: 1, s: 0, start: [x, line], end: [x + 23, line] }]));
+    } else {
+      const [shape, name] = { new: ["circle", " bp-new"], empty: ["circle", " bp-empty"] }[mark] ?? [mark, ""];
+      const small = { w: { ellipse: 11, hexagon: 12 }[shape] ?? 6.5, h: 6.5 };
+      page.add("path", { d: outline(shape, x + 12, line, small), class: `bp-body bp-sample${name}` });
+    }
+    page.write(words, x + 29, line + 4, "bp-tick");
+    x += width + 14;
+  }
+  return key.length ? line + 20 : y;
+}
+
+/** The colour bar, with a row of ticks for each scale. */
+function drawScales(page, { scales, nodes, values, clabel }, y) {
+  const lines = page.wrap(clabel, page.width - 4);
+  page.write(lines, 2, y + TICK, "bp-label");
+  const top = y + LINE * lines.length + 4;
+  const named = scales.some((scale) => scale.name);
+  const bar = { x: 26, y: top, width: Math.min(named ? 0.38 * page.width : page.width - 60, 220), height: 12 };
+  colourBar(page, bar, "diverging");
+  let row = top + 27;
+  scales.forEach(({ name, limit }, k) => {
+    const beyond = values.some((now, step) => now.some((v, i) => (
+      nodes[i].scale === k && nodes[i].since <= step && Math.abs(v) > limit)));
+    const end = (v) => `${beyond ? (v < 0 ? "≤ " : "≥ ") : ""}${brief(v)}`;
+    page.write(end(-limit), bar.x - 24, row, "bp-tick");
+    page.write("0", bar.x + bar.width / 2, row, "bp-tick", "middle");
+    page.write(end(limit), bar.x + bar.width + 24, row, "bp-tick", "end");
+    const words = page.wrap(name, page.width - bar.x - bar.width - 36, TICK);
+    page.write(words, bar.x + bar.width + 34, row, "bp-tick");
+    row += LINE * Math.max(1, words.length);
+  });
+  return row - 8;
+}
+
+const DRAW = {
+  lines: drawLines, bars: drawBars, scatter: drawScatter, vectors: drawVectors, image: drawImage, diagram: drawDiagram,
+};
 
 // ----------------------------------------------------------------------------------------------------- the player
 

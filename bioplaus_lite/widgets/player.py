@@ -22,8 +22,8 @@ class StepPlayer(PageWidget):
     the page, setting it moves the page. All else is fixed when the player is made.
 
     Args:
-        panels: what :func:`lines`, :func:`bars`, :func:`scatter`, :func:`vectors`, :func:`image` or
-            :func:`table` returned, each with as many steps as ``steps``.
+        panels: what :func:`lines`, :func:`bars`, :func:`scatter`, :func:`vectors`, :func:`image`, :func:`diagram`
+            or :func:`table` returned, each with as many steps as ``steps``.
         steps: a short label for each step, for instance ``"epoch 3"``.
         texts: a sentence for each step; none by default.
         title: name of the player.
