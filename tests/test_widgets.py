@@ -153,7 +153,7 @@ def test_twenty_steps_stay_small():
         table("Table", ["a", "b"], [[["x", v]] for v in rng.random(20)]),
     ]
     size = len(player(panels, steps=[str(k) for k in range(20)], texts=None)._repr_html_().encode())
-    assert size < 150_000
+    assert size < 160_000
     digits = image("Digit", rng.random((20, 28, 28)), "noise", cmap="sequential")
     assert len(json.dumps(digits)) < 30_000
 
