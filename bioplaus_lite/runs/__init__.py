@@ -1,7 +1,9 @@
 """Full-length trainings: a catalogue, a runner, and records that chapters load.
 
 A chapter never retrains what a full run recorded. It loads the record and says which parameters, seeds and commit:
-:func:`load_runs`. ``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their
+:func:`~bioplaus_lite.runs.records.load_runs`.
+
+``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their
 settings, ``notebooks`` executes one run, ``runner`` does all that are not done, ``records`` keeps the results. The
 command line is ``python -m bioplaus_lite.runs``.
 """

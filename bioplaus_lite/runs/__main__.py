@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from bioplaus_lite.runs.records import ROOT, provenance
 from bioplaus_lite.runs.runner import Folders, StoreError, choose, here, on_dask, run_all, state_of
 
 QUICK = ROOT / "_build" / "quick"
+PATIENCE = 20  # seconds to wait for a scheduler
 
 
 def cpus() -> int:
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="do the runs that are not done")
     for command in (listing, running):
         command.add_argument("ids", nargs="*", metavar="ID", help="an id, or a pattern such as 'review-mnist-*'")
-        command.add_argument("--quick", action="store_true", help="shortened runs on shipped data, kept in _build/quick")
+        command.add_argument("--quick", action="store_true", help="short runs on shipped data, kept in _build/quick")
         command.add_argument("--out", type=Path, metavar="FOLDER", help="keep results there instead")
         command.add_argument("--catalogue", type=Path, default=CATALOGUE, metavar="FILE", help=argparse.SUPPRESS)
         command.add_argument("--template", type=Path, default=Folders.template, metavar="FILE", help=argparse.SUPPRESS)
@@ -79,10 +81,12 @@ def _dask(options: argparse.Namespace, jobs: int) -> Iterator[Any]:
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise StoreError(f"several runs at a time need Dask ({error}); run: make setup, or say --jobs 1") from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # what it warns of here is each worker that ends
     if options.scheduler:
         where = options.scheduler
+        how = {"scheduler_file": where} if Path(where).is_file() else {"address": where}
         try:
-            made = Client(scheduler_file=where) if Path(where).is_file() else Client(where, timeout=10)
+            made = Client(**how, timeout=PATIENCE)
         except (OSError, ValueError) as error:
             raise StoreError(f"no Dask scheduler answers at {where}: {error}") from error
         with made as client:
@@ -90,9 +94,7 @@ def _dask(options: argparse.Namespace, jobs: int) -> Iterator[Any]:
                 print(f"{where} has no workers yet; the runs wait for them", file=sys.stderr)
             yield client
         return
-    cluster = LocalCluster(
-        n_workers=jobs, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None
-    )
+    cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None)
     with cluster, Client(cluster) as client:
         yield client
 
@@ -128,7 +130,7 @@ def _run(runs: list[Run], folders: Folders, options: argparse.Namespace) -> int:
     if not options.scheduler and jobs * options.threads > cpus():
         print(f"note: {jobs} runs of {options.threads} threads share {cpus()} processors", file=sys.stderr)
     if provenance()["commit"].endswith("+") and not options.quick:
-        print("note: the package differs from its commit; these records will say so, do not publish them", file=sys.stderr)
+        print("note: the package differs from its commit; the records will say so", file=sys.stderr)
     with folders.ours():
         if options.scheduler or (jobs > 1 and len(runs) + sum(len(run.trials) for run in runs) > 1):
             with _dask(options, jobs) as client:

@@ -92,13 +92,13 @@ class Run:
 
     def quick(self) -> Run:
         """The same run on a few hundred of the shipped examples, one epoch; trials of two values only."""
-        short = {"subset": "shipped", "examples": 300, "validation": {"size": 100, "seed": 0}, "epochs": 1, "every": None}
-        batch = min(self.parameters["batch_size"], 100)
+        short = {"subset": "shipped", "examples": 300, "validation": {"size": 100, "seed": 0}, "epochs": 1}
+        short |= {"every": None, "batch_size": min(self.parameters["batch_size"], 100)}
         search = replace(self.search, values=self.search.values[:2], epochs=1) if self.search else None
         kept = [t for t in self.trials if t.name.endswith(tuple(f"-{_label(self.search, v)}" for v in search.values))]
         return replace(
             self,
-            parameters={**self.parameters, **short, "batch_size": batch},
+            parameters={**self.parameters, **short},
             search=search,
             trials=tuple(trial.quick() for trial in kept),
         )
@@ -212,7 +212,9 @@ def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
         if search:
             head, _, last = search.key.rpartition(".")
             if head not in ("optimizer", "optimizer.forward", "optimizer.feedback", "options") or not last:
-                raise ValueError(f"search: unknown key {search.key!r}; allowed are optimizer.lr and the like, options.…")
+                raise ValueError(
+                    f"search: unknown key {search.key!r}; allowed are optimizer.lr, options.… and the like"
+                )
             table = parameters
             for part in head.split("."):
                 table = table.setdefault(part, {})
@@ -243,7 +245,8 @@ def _search(given: Any) -> Search:
 
 def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
-        raise ValueError(f"{what} must be a whole number {f'from {least} to {most}' if most else f'≥ {least}'}, not {value!r}")
+        allowed = f"from {least} to {most}" if most is not None else f"≥ {least}"
+        raise ValueError(f"{what} must be a whole number {allowed}, not {value!r}")
     return value
 
 

@@ -123,12 +123,13 @@ def execute(
     try:
         with _environment(threads):
             notebook = papermill.execute_notebook(
-                str(template), None, dict(parameters), kernel_name="python3", progress_bar=False, cwd=str(template.parent),
-                stderr_file=_Listener(tell), record_timing=False, store_widget_state=False,
+                str(template), None, dict(parameters), kernel_name="python3", cwd=str(template.parent),
+                progress_bar=False, stderr_file=_Listener(tell), record_timing=False, store_widget_state=False,
             )  # fmt: skip
     except PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback)).strip()
-        raise RunError(f"{error.ename}: {error.evalue} (cell {error.cell_index} of its notebook)\n{traceback}") from None
+        said = f"{error.ename}: {error.evalue} (cell {error.cell_index} of its notebook)"
+        raise RunError(f"{said}\n{traceback}") from None
     except DeadKernelError as error:
         raise RunError("its kernel died; the machine may have run out of memory") from error
     except NoSuchKernel as error:

@@ -32,7 +32,9 @@ MIME = "application/vnd.bioplaus-lite.run+json"
 UNDER_RUNNER = "BIOPLAUS_RUN"
 PROGRESS = "progress "
 
+#: The optimisers of ``torch.optim`` that a run can name.
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "RMSprop", "Adam", "AdamW")}
+#: The schedules of ``torch.optim.lr_scheduler`` that a run can name.
 SCHEDULES = {
     name: getattr(torch.optim.lr_scheduler, name)
     for name in ("StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR")
@@ -245,7 +247,10 @@ def curves_of(history: History, passes: int = 1) -> dict[str, dict[str, list]]:
     for split, frame in history.frame.groupby("split", sort=False):
         table = frame.pivot(index="examples", columns="metric", values="value")
         epochs = frame.drop_duplicates("examples").set_index("examples").epoch
-        curves[split] = {"epoch": [_plain(e / passes) for e in epochs.loc[table.index]], "examples": table.index.tolist()}
+        curves[split] = {
+            "epoch": [_plain(e / passes) for e in epochs.loc[table.index]],
+            "examples": table.index.tolist(),
+        }
         curves[split] |= {metric: [_plain(v) for v in table[metric]] for metric in table}
     return curves
 
@@ -261,8 +266,15 @@ class Outcome:
         diverged: whether the training ended because the loss was no longer finite.
     """
 
-    def __init__(self, rule: LearningRule, history: History, origin: Mapping[str, Any], *, passes: int = 1,
-                 diverged: bool = False) -> None:
+    def __init__(
+        self,
+        rule: LearningRule,
+        history: History,
+        origin: Mapping[str, Any],
+        *,
+        passes: int = 1,
+        diverged: bool = False,
+    ) -> None:
         self.sizes, self.history, self.origin, self.diverged = rule.network.sizes, history, origin, diverged
         self.curves = curves_of(history, passes)
 
@@ -298,4 +310,6 @@ class Outcome:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         bundle = {"text/plain": repr(self)}
-        return bundle | {MIME: json.dumps(self.record(), allow_nan=False)} if UNDER_RUNNER in os.environ else bundle
+        if UNDER_RUNNER in os.environ:
+            bundle[MIME] = json.dumps(self.record(), allow_nan=False)
+        return bundle

@@ -99,8 +99,11 @@ def code_digests(rule: str, template: Path = TEMPLATE, package: Path = ROOT / PA
     members = {name: () for name in _rule_modules(rule)} | _DECIDES
     parts = {name: _module_digest(name, only, package) for name, only in members.items()}
     cells = json.loads(template.read_text("utf-8"))["cells"]  # nbformat takes two seconds to import
-    code = [cell for cell in cells if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])]
-    parts["template"] = _digest(_bare("".join(cell["source"])) for cell in code)
+    parts["template"] = _digest(
+        _bare("".join(cell["source"]))
+        for cell in cells
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
+    )
     return dict(sorted(parts.items()))
 
 

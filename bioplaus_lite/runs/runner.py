@@ -29,7 +29,8 @@ from bioplaus_lite.runs.notebooks import RunError, execute
 from bioplaus_lite.runs.records import RUNS, TEMPLATE, TRAININGS, code_digests, save_run, write
 
 __all__ = [
-    "Folders", "State", "StoreError", "choose", "current_code", "here", "on_dask", "run_all", "state_of", "store", "title_of",
+    "Folders", "State", "StoreError", "choose", "current_code", "here", "on_dask", "run_all", "state_of", "store",
+    "title_of",
 ]  # fmt: skip
 
 MIN_FREE = 20_000_000  # bytes that must be free before anything is computed
@@ -82,7 +83,8 @@ class Folders:
                 except OSError as error:
                     raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
                 if free < MIN_FREE:
-                    raise StoreError(f"{folder} has {free / 1e6:.1f} MB left on its disk; at least {MIN_FREE / 1e6:.0f} needed")
+                    need = f"at least {MIN_FREE / 1e6:.0f} are needed"
+                    raise StoreError(f"{folder} has {free / 1e6:.1f} MB left on its disk; {need}")
             yield
         finally:
             for handle in handles:
@@ -226,7 +228,7 @@ def store(run: Run, text: str, result: Mapping[str, Any], folders: Folders) -> N
             record["notebook"] = _checksum(text)
         save_run(record, folders.records)
     except OSError as error:
-        raise StoreError(f"{run.id} was computed, but cannot be written to {folders.records}: {error.strerror}") from error
+        raise StoreError(f"{run.id} was computed, but cannot be written: {error.strerror}, {error.filename}") from error
 
 
 # -------------------------------------------------------------------------------------------------------- the work
@@ -303,7 +305,7 @@ def on_dask(client: Any, folders: Folders, threads: int) -> Worker:
     from distributed.scheduler import KilledWorker
 
     def work(runs: Sequence[Run], told: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
-        client.subscribe_topic(_TOPIC, lambda event: told(**event[1]))
+        client.subscribe_topic(_TOPIC, lambda event: told(*(event[1][key] for key in ("name", "examples", "total"))))
         template = None if folders.template == TEMPLATE else str(folders.template)
         nonce = time.time_ns()  # a run that is asked for again must not meet its own old result
         futures = {

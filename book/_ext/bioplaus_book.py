@@ -4,8 +4,8 @@
 - MathJax is served by the site itself: the parts in use, from the `sphinx-mathjax-offline` package.
 - Icons come from the theme's web font (0.2 MB, on demand), not from its 1.5 MB script, which also watches
   every change of the page and so slows the widgets down.
-- The sidebar ends at the chapters: the notebooks of recorded trainings, of which there may be hundreds, are reached from
-  the tables that the directive `{runs}` makes of the records.
+- The sidebar ends at the chapters: the notebooks of recorded trainings, of which there may be hundreds, are reached
+  from the tables that the directive `{runs}` makes of the records.
 - Names in docstrings that no page of this book documents are allowed, each kind with its reason.
 """
 
@@ -96,8 +96,8 @@ def configure(app: Sphinx, config: Config) -> None:
 class Runs(SphinxDirective):
     """``{runs} GROUP``: a table of the recorded trainings of a group, made when the page is read.
 
-    One row for each network, rule and data set: the test error of each seed, linked to its notebook, their mean, and what
-    else a reader has to know of them.
+    One row for each network, rule and data set: the test error of each seed, linked to its notebook, their mean, and
+    what else a reader has to know of them.
     """
 
     required_arguments = 1
