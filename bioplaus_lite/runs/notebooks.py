@@ -125,6 +125,7 @@ def execute(
             notebook = papermill.execute_notebook(
                 str(template), None, dict(parameters), kernel_name="python3", cwd=str(template.parent),
                 progress_bar=False, stderr_file=_Listener(tell), record_timing=False, store_widget_state=False,
+                extra_arguments=["--IPKernelApp.log_level=50"],  # a kernel that is shut down calls this an error
             )  # fmt: skip
     except PapermillExecutionError as error:
         traceback = _COLOURS.sub("", "\n".join(error.traceback)).strip()
