@@ -89,7 +89,7 @@ def configure(app: Sphinx, config: Config) -> None:
     for old in caches.glob("*"):
         if old != current:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-    config.html_theme_options["navigation_depth"] = 1
+    config.html_theme_options["max_navbar_depth"] = 1
     config.nitpick_ignore_regex = [*config.nitpick_ignore_regex, *NITPICK_IGNORE]
 
 
@@ -111,7 +111,7 @@ class Runs(SphinxDirective):
                 rows[record["dataset"], record["name"]].append(record)
         if not rows:
             return [nodes.paragraph(text="No run of this group is on record yet.")]
-        heads = ("data", "run", "network", "epochs", "test error of each seed (%)", "mean", "seconds", "commit")
+        heads = ("data", "run", "network", "epochs", "test error (%)", "mean", "seconds")
         lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for (dataset, name), records in rows.items():
             errors = [100 * record["test_error"] for record in records]
@@ -120,9 +120,10 @@ class Runs(SphinxDirective):
             )
             lines.append(
                 f"| {dataset} | {name} | {'-'.join(map(str, records[0]['sizes']))} | {records[0]['epochs']} | {links} "
-                f"| {statistics.mean(errors):.2f} | {statistics.mean(r['wall_seconds'] for r in records):.0f} "
-                f"| {' '.join(sorted({record['commit'] for record in records}))} |"
+                f"| {statistics.mean(errors):.2f} | {statistics.mean(r['wall_seconds'] for r in records):.0f} |"
             )
+        commits = sorted({record["commit"] for records in rows.values() for record in records})
+        lines += ["", f"Test error of each seed. Computed by commit {', '.join(commits)}."]
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
         return holder.children
