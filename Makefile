@@ -26,7 +26,7 @@ PYTHON_PROBLEM = $(shell \
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup book test serve lab notebooks data clean $(STEPS)
+.PHONY: help setup book test serve lab notebooks runs data clean $(STEPS)
 .DELETE_ON_ERROR:
 
 help:  ## list the commands
@@ -66,7 +66,7 @@ unit: $(STAMP)  ## the tests that need neither the built site nor a browser
 nbval: $(STAMP)  ## execute every notebook and compare all stored outputs
 	@echo "== nbval"
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval.cfg --ignore=book/trainings book
+	  --nbval-sanitize-with tests/nbval.cfg --ignore-glob='*/trainings/*-s[0-9]*.ipynb' book
 
 # From nothing but the cached outputs: a page that is not read again could hide its warning.
 site: $(STAMP)  ## build the whole site anew, warnings are errors
@@ -91,6 +91,10 @@ lab: $(STAMP)  ## the chapters in JupyterLab, on this machine only
 
 notebooks: $(STAMP)  ## execute every notebook and store its outputs (NB=path for one)
 	@TQDM_DISABLE=1 $(BIN)/python book/_tools/execute.py $(NB)
+
+runs: $(STAMP)  ## do the full-length trainings that are not done (ID="…", JOBS=2, QUICK=1, SCHEDULER=address)
+	@$(BIN)/python -m bioplaus_lite.runs run $(if $(ID),$(ID),--all) $(if $(JOBS),--jobs $(JOBS)) \
+	  $(if $(QUICK),--quick) $(if $(SCHEDULER),--scheduler $(SCHEDULER))
 
 data: $(STAMP)  ## download the full data sets into data/cache
 	@$(BIN)/python -m bioplaus_lite.data fetch

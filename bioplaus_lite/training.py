@@ -115,7 +115,7 @@ def evaluate(rule: LearningRule, x: Tensor, y: Tensor, *, batch_size: int = 1000
 def fit(
     rule: LearningRule,
     train: Batch,
-    test: Batch | None = None,
+    test: Batch | Mapping[str, Batch] | None = None,
     *,
     epochs: int = 1,
     batch_size: int = 100,
@@ -124,13 +124,14 @@ def fit(
     seed: int = 0,
     measure: Callable[[LearningRule], Mapping[str, float]] | None = None,
     every: int | None = None,
-    progress: bool = False,
+    progress: bool | Callable[[int, int], None] = False,
 ) -> History:
     """Train ``rule`` and record what happens.
 
     Args:
         rule: any learning rule.
-        train, test: ``(x, y)`` with ``x`` of shape ``(N, n_0)`` and ``y`` of shape ``(N,)``.
+        train: ``(x, y)`` with ``x`` of shape ``(N, n_0)`` and ``y`` of shape ``(N,)``.
+        test: the same, to be evaluated at every record; or several such sets by name, each a split of its own.
         epochs: passes over the training set; 0 only measures.
         batch_size: examples a step.
         optimizer: a torch optimiser, or a function that makes one from ``rule.parameter_groups()``;
@@ -139,7 +140,7 @@ def fit(
         seed: of the order of the examples.
         measure: ``measure(rule)`` returns further values, recorded under the split ``rule``.
         every: examples between two records; by default one epoch. State zero is always recorded.
-        progress: show a progress bar.
+        progress: show a progress bar; or a function that is told ``(examples, all examples)`` after every batch.
 
     Returns:
         A :class:`History`. The split ``train`` holds the running mean of the batch losses since the last
@@ -147,7 +148,7 @@ def fit(
 
     Raises:
         ValueError: a number is out of range or the data do not fit the network.
-        FloatingPointError: the training diverged.
+        FloatingPointError: the training diverged; its attribute ``history`` is what was recorded until then.
     """
     if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
         raise ValueError(f"epochs must be a whole number of at least 0, not {epochs!r}")
@@ -163,6 +164,8 @@ def fit(
     schedule = scheduler(optimizer) if scheduler else None
     generator = torch.Generator().manual_seed(seed)
     history, examples, seconds, running = History(), 0, 0.0, []
+    evaluated = test if isinstance(test, Mapping) else {"test": test} if test is not None else {}
+    told = progress if callable(progress) else lambda examples, total: None
 
     def record() -> None:
         epoch = examples / len(x)
@@ -170,22 +173,27 @@ def fit(
             mean = sum(loss.item() * n for loss, n in running) / sum(n for _, n in running)
             history.add(epoch, examples, seconds, "train", {"loss": mean})
             running.clear()
-        if test is not None:
-            history.add(epoch, examples, seconds, "test", evaluate(rule, *test))
+        for split, labelled in evaluated.items():
+            history.add(epoch, examples, seconds, split, evaluate(rule, *labelled))
         if measure is not None:
             history.add(epoch, examples, seconds, "rule", measure(rule))
 
     rule.train()
     record()
-    with tqdm(total=epochs * len(x), unit="ex", disable=not progress or None) as bar:
+    with tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None) as bar:
         for epoch in range(epochs):
             for xb, yb in batches(x, y, batch_size, generator):
                 start = time.perf_counter()
-                running.append((rule.learn(xb, yb, optimizer), len(xb)))
+                try:
+                    running.append((rule.learn(xb, yb, optimizer), len(xb)))
+                except FloatingPointError as error:
+                    error.history = history
+                    raise
                 seconds += time.perf_counter() - start
                 crossed = (examples + len(xb)) // every > examples // every
                 examples += len(xb)
                 bar.update(len(xb))
+                told(examples, epochs * len(x))
                 if crossed:
                     record()
             if schedule:

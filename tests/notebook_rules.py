@@ -40,7 +40,7 @@ SKELETON = (
 BEFORE_YOU_START = ("Objectives", "Prerequisites", "Reading time")
 MIN_EXERCISES = 4
 
-ALLOWED_TAGS = {"hide-input", "hide-output", "hide-cell"}
+ALLOWED_TAGS = {"hide-input", "hide-output", "hide-cell", "parameters"}
 
 # Outputs that strict nbval may leave out: {(notebook, cell id): why}. Keep it empty if you can.
 NOT_COMPARED: dict[tuple[str, str], str] = {}

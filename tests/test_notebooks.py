@@ -11,7 +11,7 @@ import nbformat
 import notebook_rules as rules
 import pytest
 from conftest import ROOT
-from execute import toc_entries
+from execute import RECORDED, toc_entries
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from pybtex.database import parse_file
 
@@ -20,15 +20,16 @@ import bioplaus_lite
 BOOK = ROOT / "book"
 CHAPTER_FOLDERS = ("problem", "rules", "experiments", "synthesis")
 
-ENTRIES = [entry for entry in toc_entries(BOOK) if not entry.startswith("trainings/")]
+ENTRIES = [entry for entry in toc_entries(BOOK) if not RECORDED.fullmatch(entry)]
 NOTEBOOKS = {entry: BOOK / f"{entry}.ipynb" for entry in ENTRIES if (BOOK / f"{entry}.ipynb").is_file()}
 TEXTS = {entry: BOOK / f"{entry}.md" for entry in ENTRIES if (BOOK / f"{entry}.md").is_file()}
 CHAPTERS = [entry for entry in ENTRIES if entry.split("/")[0] in CHAPTER_FOLDERS]
 ON_DISK = {
     path.relative_to(BOOK).with_suffix("").as_posix()
     for path in BOOK.rglob("*.ipynb")
-    if "trainings" not in path.parts and not any(part.startswith((".", "_")) for part in path.relative_to(BOOK).parts)
+    if not any(part.startswith((".", "_")) for part in path.relative_to(BOOK).parts)
 }
+ON_DISK = {entry for entry in ON_DISK if not RECORDED.fullmatch(entry)}
 
 every_notebook = pytest.mark.parametrize("entry", NOTEBOOKS)
 every_chapter = pytest.mark.parametrize("entry", CHAPTERS)

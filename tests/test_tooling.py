@@ -117,12 +117,12 @@ def test_what_varies_from_run_to_run_is_left_out():
 
 
 def test_the_runner_reads_the_table_of_contents_and_leaves_the_trainings(tmp_path: Path):
-    chapters = [{"file": "a", "sections": [{"file": "b"}]}, {"file": "trainings/t"}]
+    chapters = [{"file": "a", "sections": [{"file": "b"}]}, {"file": "trainings/t-fa-s0"}, {"glob": "trainings/*"}]
     toc = {"format": "jb-book", "root": "index", "parts": [{"caption": "P", "chapters": chapters}]}
     (tmp_path / "_toc.yml").write_text(yaml.safe_dump(toc))
-    assert execute.toc_entries(tmp_path) == ["index", "a", "b", "trainings/t"]
+    assert execute.toc_entries(tmp_path) == ["index", "a", "b", "trainings/t-fa-s0"]
     (tmp_path / "trainings").mkdir()
-    for name in ("b", "trainings/t"):
+    for name in ("b", "trainings/t-fa-s0"):
         (tmp_path / f"{name}.ipynb").touch()
     assert execute.toc_notebooks(tmp_path) == [tmp_path / "b.ipynb"]
 
@@ -185,4 +185,4 @@ def test_every_requirement_has_one_exact_version_and_covers_what_the_package_imp
     pinned = dict(re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines)
     assert len(pinned) == len(lines)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert set(project["dependencies"]) <= set(pinned)
+    assert {*project["dependencies"], *project["optional-dependencies"]["runs"]} <= set(pinned)

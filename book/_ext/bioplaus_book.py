@@ -4,19 +4,27 @@
 - MathJax is served by the site itself: the parts in use, from the `sphinx-mathjax-offline` package.
 - Icons come from the theme's web font (0.2 MB, on demand), not from its 1.5 MB script, which also watches
   every change of the page and so slows the widgets down.
+- The sidebar ends at the chapters: the notebooks of recorded trainings, of which there may be hundreds, are reached
+  from the tables that the directive `{runs}` makes of the records.
 - Names in docstrings that no page of this book documents are allowed, each kind with its reason.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
+import statistics
+from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils import nodes
+from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,7 +71,7 @@ def source_digest(root: Path = ROOT) -> str:
         *(root / "bioplaus_lite").rglob("*.py"),
         *(root / "bioplaus_lite").rglob("*.js"),
         *(root / "bioplaus_lite").rglob("*.css"),
-        *(path for path in (root / "data").rglob("*") if "cache" not in path.relative_to(root).parts),
+        *(path for path in (root / "data").rglob("*") if "cache" not in path.parts and path.suffix != ".part"),
         root / "requirements.txt",
     ]
     digest = hashlib.sha256()
@@ -81,7 +89,44 @@ def configure(app: Sphinx, config: Config) -> None:
     for old in caches.glob("*"):
         if old != current:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
+    config.html_theme_options["max_navbar_depth"] = 1
     config.nitpick_ignore_regex = [*config.nitpick_ignore_regex, *NITPICK_IGNORE]
+
+
+class Runs(SphinxDirective):
+    """``{runs} GROUP``: a table of the recorded trainings of a group, made when the page is read.
+
+    One row for each network, rule and data set: the test error of each seed, linked to its notebook, their mean, and
+    what else a reader has to know of them.
+    """
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        group, rows = self.arguments[0], defaultdict(list)
+        for path in sorted((ROOT / "data" / "runs").glob(f"{group}-*.json")):
+            record = json.loads(path.read_text("utf-8"))
+            if record.get("group") == group and record["parameters"]["purpose"] == "result":
+                self.env.note_dependency(str(path))
+                rows[record["dataset"], record["name"]].append(record)
+        if not rows:
+            return [nodes.paragraph(text="No run of this group is on record yet.")]
+        heads = ("data", "run", "network", "epochs", "test error (%)", "mean", "seconds")
+        lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        for (dataset, name), records in rows.items():
+            errors = [100 * record["test_error"] for record in records]
+            links = " ".join(
+                f"[{error:.2f}](/trainings/{record['id']}.ipynb)" for error, record in zip(errors, records, strict=True)
+            )
+            lines.append(
+                f"| {dataset} | {name} | {'-'.join(map(str, records[0]['sizes']))} | {records[0]['epochs']} | {links} "
+                f"| {statistics.mean(errors):.2f} | {statistics.mean(r['wall_seconds'] for r in records):.0f} |"
+            )
+        commits = sorted({record["commit"] for records in rows.values() for record in records})
+        lines += ["", f"Test error of each seed. Computed by commit {', '.join(commits)}."]
+        holder = nodes.container()
+        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
+        return holder.children
 
 
 def copy_mathjax(app: Sphinx) -> None:
@@ -129,6 +174,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Connect the steps above; called by Sphinx."""
+    app.add_directive("runs", Runs)
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     app.connect("html-page-context", drop_widget_state, priority=900)  # after myst-nb has added it

@@ -1,6 +1,6 @@
 """Execute the notebooks of the book in place and store their outputs: the only way these are made.
 
-    python book/_tools/execute.py [NOTEBOOK ...]        # default: all in _toc.yml but the trainings
+    python book/_tools/execute.py [NOTEBOOK ...]        # default: all in _toc.yml but recorded trainings
 
 Each notebook runs from its first cell in a fresh kernel, in its own folder. What changes from run to run without
 meaning anything (timings, widget model ids, versions of the kernel) is left out, so that a second run changes no file
@@ -10,10 +10,9 @@ unless a result changed.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
+import re
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,16 +20,16 @@ import nbformat
 import yaml
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-from nbformat import NotebookNode
+
+from bioplaus_lite.runs.notebooks import METADATA, WIDGET_VIEW, normalise
+from bioplaus_lite.runs.records import write
+
+__all__ = ["METADATA", "WIDGET_VIEW", "NotebookError", "execute", "normalise", "toc_entries", "toc_notebooks"]
 
 BOOK = Path(__file__).resolve().parents[1]
+RECORDED = re.compile(r"trainings/.*-s\d+")  # stored by the runs that they belong to
 TIMEOUT = 300  # seconds a cell
 MAX_BYTES = 1_000_000
-WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-METADATA = {
-    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-    "language_info": {"name": "python", "pygments_lexer": "ipython3"},
-}
 
 
 class NotebookError(Exception):
@@ -54,28 +53,9 @@ def toc_entries(book: Path = BOOK) -> list[str]:
 
 
 def toc_notebooks(book: Path = BOOK) -> list[Path]:
-    """Return the notebooks of ``_toc.yml`` in reading order; ``trainings/`` are stored by their own runs."""
-    paths = [book / f"{entry}.ipynb" for entry in toc_entries(book) if not entry.startswith("trainings/")]
+    """Return the notebooks of ``_toc.yml`` in reading order, without those of recorded trainings."""
+    paths = [book / f"{entry}.ipynb" for entry in toc_entries(book) if not RECORDED.fullmatch(entry)]
     return [path for path in paths if path.is_file()]
-
-
-def normalise(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook with everything that varies from run to run left out; edits it in place."""
-    notebook.metadata = nbformat.from_dict(METADATA)
-    notebook.nbformat, notebook.nbformat_minor = 4, 5
-    seen: set[str] = set()
-    for index, cell in enumerate(notebook.cells):
-        cell.metadata.pop("execution", None)
-        cell.metadata.pop("collapsed", None)
-        if not cell.get("id") or cell.id in seen:  # derived, not drawn: the same notebook gets the same ids
-            cell.id = hashlib.sha256(f"{index}\0{cell.source}".encode()).hexdigest()[:8]
-        seen.add(cell.id)
-        for output in cell.get("outputs", []):
-            if WIDGET_VIEW in output.get("data", {}):
-                del output.data[WIDGET_VIEW]  # a random model id, of no use without the kernel
-            if "metadata" in output:
-                output.metadata = nbformat.from_dict({k: v for k, v in output.metadata.items() if k in output.data})
-    return notebook
 
 
 def execute(path: Path) -> bool:
@@ -120,19 +100,6 @@ def execute(path: Path) -> bool:
         return False
     write(path, after)
     return True
-
-
-def write(path: Path, text: str) -> None:
-    """Replace the file in one step, so that an interruption leaves the old one whole."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,26 @@
+"""Full-length trainings: a catalogue, a runner, and records that chapters load.
+
+A chapter never retrains what a full run recorded. It loads the record and says which parameters, seeds and commit:
+:func:`~bioplaus_lite.runs.records.load_runs`.
+
+``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their
+settings, ``notebooks`` executes one run, ``runner`` does all that are not done, ``records`` keeps the results. The
+command line is ``python -m bioplaus_lite.runs``.
+"""
+
+from bioplaus_lite.runs.catalogue import CATALOGUE, Catalogue, CatalogueError, Run, read_catalogue
+from bioplaus_lite.runs.recipe import (
+    Measures,
+    Outcome,
+    build_network,
+    build_rule,
+    optimizer_from,
+    scheduler_from,
+    tell,
+)
+from bioplaus_lite.runs.records import RUNS, MixedRuns, load_runs, provenance, save_run
+
+__all__ = [
+    "CATALOGUE", "RUNS", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
+    "build_rule", "load_runs", "optimizer_from", "provenance", "read_catalogue", "save_run", "scheduler_from", "tell",
+]  # fmt: skip

@@ -1,0 +1,297 @@
+"""The catalogue of full-length trainings: a TOML file, read strictly, and the runs that it stands for."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bioplaus_lite.data import SETS
+from bioplaus_lite.runs.recipe import build_network, build_rule, one_of, optimizer_from, scheduler_from
+from bioplaus_lite.runs.records import TRAININGS
+
+__all__ = ["CATALOGUE", "DEFAULTS", "Catalogue", "CatalogueError", "Run", "Search", "read_catalogue"]
+
+CATALOGUE = TRAININGS / "catalogue.toml"
+
+#: The parameters of a training, as the template has them, where a catalogue says nothing else. ``None``: it must.
+DEFAULTS: dict[str, Any] = {
+    "rule": None,
+    "dataset": None,
+    "subset": "full",
+    "network": None,
+    "options": {},
+    "optimizer": None,
+    "schedule": None,
+    "turns": False,
+    "epochs": None,
+    "batch_size": 100,
+    "validation": {"size": 5000, "seed": 0},
+    "examples": None,
+    "every": None,
+    "seed": None,
+    "purpose": "result",
+}
+_AXES = ("rules", "datasets", "seeds")
+_GROUP_KEYS = ("title", "about", "runs")
+_SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *_AXES, "search")
+_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+
+
+class CatalogueError(ValueError):
+    """A catalogue that says something impossible; the message names the entry, the value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How one setting of a run is chosen: by the accuracy on the validation set, from the values given.
+
+    Attributes:
+        key: where the setting is, ``"optimizer.lr"``.
+        values: to try.
+        seeds: of the trials; their accuracies are averaged.
+        epochs: of each trial.
+    """
+
+    key: str
+    values: tuple[Any, ...]
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training.
+
+    Attributes:
+        id: of its record and notebook, ``<group>-<dataset>-<name>-s<seed>``.
+        group: the table of the catalogue that it stands in.
+        name: its own name there, with the rule if the entry lists several.
+        parameters: what the template receives, the keys of :data:`DEFAULTS`.
+        search: how a setting that is left open is chosen, or None.
+        trials: the runs of the search.
+    """
+
+    id: str
+    group: str
+    name: str
+    parameters: Mapping[str, Any]
+    search: Search | None = None
+    trials: tuple[Run, ...] = field(default=(), repr=False)
+
+    def set(self, key: str, value: Any) -> Run:
+        """The same run with one setting changed, ``key`` being a path such as ``optimizer.lr``."""
+        parameters = copy.deepcopy(dict(self.parameters))
+        _set(parameters, key, value)
+        return replace(self, parameters=parameters)
+
+    def quick(self) -> Run:
+        """The same run on a few hundred of the shipped examples, one epoch; trials of two values only."""
+        short = {"subset": "shipped", "examples": 300, "validation": {"size": 100, "seed": 0}, "epochs": 1}
+        short |= {"every": None, "batch_size": min(self.parameters["batch_size"], 100)}
+        search = replace(self.search, values=self.search.values[:2], epochs=1) if self.search else None
+        kept = [t for t in self.trials if t.name.endswith(tuple(f"-{_label(self.search, v)}" for v in search.values))]
+        return replace(
+            self,
+            parameters={**self.parameters, **short},
+            search=search,
+            trials=tuple(trial.quick() for trial in kept),
+        )
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """The runs of a catalogue.
+
+    Attributes:
+        runs: by id, in the order of the file; without the trials of searches.
+        groups: ``{group: (title, about)}``.
+    """
+
+    runs: Mapping[str, Run]
+    groups: Mapping[str, tuple[str, str]]
+
+    @property
+    def trials(self) -> dict[str, Run]:
+        """The runs of all searches, by id."""
+        return {trial.id: trial for run in self.runs.values() for trial in run.trials}
+
+
+def _set(parameters: dict, key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for part in path:
+        parameters = parameters[part]
+    parameters[last] = value
+
+
+def _label(search: Search, value: Any) -> str:
+    return f"{search.key.rpartition('.')[2]}{value}".replace("_", "").replace("+", "").replace(".", "p")
+
+
+def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
+    """Read a catalogue and check every entry of it, down to building its network, rule and optimiser once.
+
+    The file has one table a group. What stands in it directly holds for all its runs; ``[group.runs]`` names the runs
+    and says what is different for each, key by key. The keys are those of :data:`DEFAULTS` (``seed`` and ``purpose``
+    apart), the axes ``rules``, ``datasets`` and ``seeds``, which make a run of each combination, and ``search``.
+
+    Raises:
+        CatalogueError: the file says something impossible.
+        FileNotFoundError: there is no such file.
+    """
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: {error}") from error
+    runs: dict[str, Run] = {}
+    groups: dict[str, tuple[str, str]] = {}
+    check = _Checks()
+    for group, table in tables.items():
+        if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or not table["runs"]:
+            raise CatalogueError(f"{path}: {group!r} must be a table with its runs in [{group}.runs]")
+        _known(path, group, table, (*_GROUP_KEYS, *_SETTABLE))
+        shared = {key: value for key, value in table.items() if key not in _GROUP_KEYS}
+        groups[group] = (str(table.get("title", group)), str(table.get("about", "")))
+        for name, own in table["runs"].items():
+            where = f"{path}: {group}.runs.{name}"
+            if not isinstance(own, dict):
+                raise CatalogueError(f"{where} must be a table of settings, not {own!r}")
+            _known(path, f"{group}.runs.{name}", own, _SETTABLE)
+            try:
+                for run in _expand(group, name, {**shared, **own}):
+                    check(run)
+                    for one in (run, *run.trials):
+                        if one.id in runs:
+                            raise ValueError(f"the id {one.id!r} is taken; ids must differ")
+                    runs[run.id] = run
+            except (ValueError, TypeError) as error:
+                raise CatalogueError(f"{where}: {error}") from error
+    return Catalogue(runs, groups)
+
+
+def _known(path: Path, where: str, table: Mapping, allowed: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in allowed:
+            raise CatalogueError(f"{path}: {where}: unknown key {key!r}; allowed are {', '.join(allowed)}")
+
+
+def _axis(settings: dict, plural: str, default: list | None = None) -> list:
+    """The values of an axis; for ``rules`` and ``datasets`` the singular may stand in its place."""
+    singular = plural.removesuffix("s")
+    if singular in settings and plural in settings:
+        raise ValueError(f"{singular!r} and {plural!r} exclude each other")
+    values = settings.pop(plural, None)
+    values = [settings.pop(singular)] if values is None and singular in settings else values
+    values = default if values is None else values
+    if not isinstance(values, list) or not values or len(set(map(str, values))) < len(values):
+        raise ValueError(f"{plural!r} must be a list of different values, not {values!r}")
+    return values
+
+
+def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
+    for what, part in (("group", group), ("run", name)):
+        if not _NAME.fullmatch(part):
+            raise ValueError(f"the name of a {what} has lower-case letters, digits, - and _, not {part!r}")
+    several = "rules" in settings and "rule" not in settings
+    rules, datasets, seeds = (_axis(settings, axis) for axis in ("rules", "datasets", "seeds"))
+    search = settings.pop("search", None)
+    search = _search(search) if search else None
+    for rule, dataset in itertools.product(rules, datasets):
+        one_of("dataset", dataset, SETS)
+        full = f"{name}-{rule}" if several else name
+        stem = f"{group}-{dataset}-{full}"
+        parameters = copy.deepcopy({**DEFAULTS, **settings, "rule": rule, "dataset": dataset})
+        if missing := [k for k, v in parameters.items() if v is None and k in ("network", "optimizer", "epochs")]:
+            raise ValueError(f"{', '.join(missing)} must be given, here or for the whole group")
+        trials = []
+        if search:
+            head, _, last = search.key.rpartition(".")
+            if head not in ("optimizer", "optimizer.forward", "optimizer.feedback", "options") or not last:
+                raise ValueError(
+                    f"search: unknown key {search.key!r}; allowed are optimizer.lr, options.… and the like"
+                )
+            table = parameters
+            for part in head.split("."):
+                table = table.setdefault(part, {})
+            if last in table:
+                raise ValueError(f"search: {search.key} is given, so there is nothing to search")
+            for value, seed in itertools.product(search.values, search.seeds):
+                label = _label(search, value)
+                trial = {**parameters, "seed": seed, "epochs": search.epochs, "every": None, "purpose": "search"}
+                made = Run(f"{stem}-{label}-s{seed}", group, f"{full}-{label}", trial)
+                trials.append(made.set(search.key, value))
+        for seed in seeds:
+            yield Run(f"{stem}-s{seed}", group, full, {**parameters, "seed": seed}, search, tuple(trials))
+
+
+def _search(given: Any) -> Search:
+    allowed = tuple(Search.__dataclass_fields__)
+    if not isinstance(given, dict) or not {"key", "values"} <= set(given) <= set(allowed):
+        raise ValueError(f"search must be a table of {', '.join(allowed)}, with key and values, not {given!r}")
+    values, seeds = given["values"], given.get("seeds", [0])
+    if not isinstance(values, list) or len(values) < 2 or len(set(values)) < len(values):
+        raise ValueError(f"search: values must list at least two different ones, not {values!r}")
+    if not isinstance(seeds, list) or not seeds:
+        raise ValueError(f"search: seeds must be a list of whole numbers, not {seeds!r}")
+    for seed in seeds:
+        _whole("search: a seed", seed, 0)
+    return Search(given["key"], tuple(values), tuple(seeds), _whole("search: epochs", given.get("epochs", 3), 1))
+
+
+def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        allowed = f"from {least} to {most}" if most is not None else f"≥ {least}"
+        raise ValueError(f"{what} must be a whole number {allowed}, not {value!r}")
+    return value
+
+
+def _check_numbers(p: Mapping[str, Any]) -> None:
+    _whole("seed", p["seed"], 0)
+    _whole("epochs", p["epochs"], 1)
+    _whole("batch_size", p["batch_size"], 1)
+    one_of("subset", p["subset"], ("shipped", "full"))
+    if not isinstance(p["turns"], bool):
+        raise ValueError(f"turns must be true or false, not {p['turns']!r}")
+    spec = SETS[p["dataset"]].expected[p["subset"]]
+    if not isinstance(p["validation"], dict) or set(p["validation"]) != {"size", "seed"}:
+        raise ValueError(f"validation must be a table of size and seed, not {p['validation']!r}")
+    _whole("validation.size", p["validation"]["size"], 1, spec.n_train - 1)
+    _whole("validation.seed", p["validation"]["seed"], 0)
+    for name in ("examples", "every"):
+        if p[name] is not None:
+            _whole(name, p[name], 1, spec.n_train - p["validation"]["size"] if name == "examples" else None)
+    for name in ("network", "options", "optimizer"):
+        if not isinstance(p[name], dict):
+            raise ValueError(f"{name} must be a table, not {p[name]!r}")
+
+
+class _Checks:
+    """Raises ``ValueError`` if a setting of a run is impossible. Builds each network and optimiser once, to be sure."""
+
+    def __init__(self) -> None:
+        self._passed: set[str] = set()
+        self._last: tuple[str, Any] = ("", None)  # one rule, as the next run often has the same
+
+    def __call__(self, run: Run) -> None:
+        for one in (run, *run.trials):
+            _check_numbers(one.parameters)
+        for one in run.trials or (run,):
+            p, spec = one.parameters, SETS[one.parameters["dataset"]]
+            # Only a CNN cares for the size of an image, and large networks take long to draw.
+            shape = spec.expected[p["subset"]].image_shape if p["network"].get("type") == "CNN" else (1, 1, 1)
+            if (whole := repr([shape, {**p, "seed": 0, "epochs": 0, "dataset": ""}])) in self._passed:
+                continue
+            what = repr([shape, p["rule"], p["network"], p["options"]])
+            if what != self._last[0]:
+                network = build_network(p["network"], shape, len(spec.classes), seed=0)
+                self._last = what, build_rule(p["rule"], network, seed=1, **p["options"])
+            rule = self._last[1]
+            optimizer = optimizer_from(p["optimizer"])(rule.parameter_groups())
+            if make := scheduler_from(rule, p["schedule"], turns=p["turns"]):
+                make(optimizer)
+            self._passed.add(whole)

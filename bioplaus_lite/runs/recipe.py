@@ -1,0 +1,328 @@
+"""From the settings of a run, plain numbers and names, to the objects that a training needs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bioplaus_lite.diagnostics import Dynamics, update_angles
+from bioplaus_lite.networks import CNN, MLP, Network
+from bioplaus_lite.rules import RULES, LearningRule, alternate
+from bioplaus_lite.rules.microcircuits import PyramidalNetwork
+from bioplaus_lite.rules.segregated import RateNetwork, SegregatedParameters
+from bioplaus_lite.training import History
+
+__all__ = [
+    "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
+    "optimizer_from", "scheduler_from", "tell",
+]  # fmt: skip
+
+#: The type under which a notebook hands its result to the runner; no reader shows it.
+MIME = "application/vnd.bioplaus-lite.run+json"
+#: Set by the runner in the kernel of a run; without it a training publishes nothing and tells nobody how far it is.
+UNDER_RUNNER = "BIOPLAUS_RUN"
+PROGRESS = "progress "
+
+#: The optimisers of ``torch.optim`` that a run can name.
+OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "RMSprop", "Adam", "AdamW")}
+#: The schedules of ``torch.optim.lr_scheduler`` that a run can name.
+SCHEDULES = {
+    name: getattr(torch.optim.lr_scheduler, name)
+    for name in ("StepLR", "MultiStepLR", "ExponentialLR", "CosineAnnealingLR")
+}
+
+
+def check_options(what: str, given: Mapping[str, Any], function: Callable, but: Sequence[str] = ()) -> None:
+    """Raise ``ValueError`` if ``function`` takes no option called so, or if ``given`` lacks one that it needs."""
+    parameters = {name: p for name, p in inspect.signature(function).parameters.items() if name not in but}
+    for name in given:
+        if name not in parameters:
+            raise ValueError(f"{what}: unknown option {name!r}; allowed are {', '.join(parameters) or 'none'}")
+
+
+def one_of(what: str, value: Any, allowed: Sequence[str] | Mapping[str, Any]) -> Any:
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
+    return value
+
+
+# ------------------------------------------------------------------------------------------------------ the network
+
+
+def _mlp(image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options) -> MLP:
+    check_options("network MLP", options, MLP, ("sizes",))
+    return MLP((math.prod(image_shape), *hidden, classes), **options)
+
+
+def _cnn(image_shape: Sequence[int], classes: int, **options) -> CNN:
+    check_options("network CNN", options, CNN, ("image_shape", "classes"))
+    return CNN(image_shape, classes=classes, **options)
+
+
+def _rate(
+    image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), constants: Mapping = (), **options
+) -> RateNetwork:
+    check_options("network RateNetwork", options, RateNetwork, ("sizes", "constants"))
+    constants = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(constants).items()}
+    check_options("network constants", constants, SegregatedParameters)
+    return RateNetwork((math.prod(image_shape), *hidden, classes), SegregatedParameters(**constants), **options)
+
+
+def _pyramidal(
+    image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options
+) -> PyramidalNetwork:
+    check_options("network PyramidalNetwork", options, PyramidalNetwork, ("sizes",))
+    return PyramidalNetwork((math.prod(image_shape), *hidden, classes), **options)
+
+
+#: The networks by the ``type`` of a run's settings: functions of the shape of an image, the number of classes, options.
+NETWORKS: dict[str, Callable[..., Network]] = {
+    "MLP": _mlp,
+    "CNN": _cnn,
+    "RateNetwork": _rate,
+    "PyramidalNetwork": _pyramidal,
+}
+
+
+def build_network(settings: Mapping[str, Any], image_shape: Sequence[int], classes: int, *, seed: int) -> Network:
+    """The network of a run.
+
+    Args:
+        settings: ``type``, one of :data:`NETWORKS`, and its options: ``hidden`` (units of the hidden layers) for an
+            MLP or a RateNetwork, ``channels`` for a CNN, ``activation``, ``init``, ``dtype``, ``constants`` …
+        image_shape: ``(C, H, W)``.
+        classes: units of the output layer.
+        seed: of the weights.
+
+    Raises:
+        ValueError: an option is unknown or out of range.
+    """
+    options = dict(settings)
+    make = NETWORKS[one_of("network type", options.pop("type", None), NETWORKS)]
+    if "seed" in options:
+        raise ValueError("network: the seed of the weights is the seed of the run; leave 'seed' out")
+    if "dtype" in options:
+        options["dtype"] = getattr(torch, one_of("dtype", options["dtype"], ("float32", "float64")))
+    return make(image_shape, classes, seed=seed, **options)
+
+
+def build_rule(name: str, network: Network, *, seed: int, **options) -> LearningRule:
+    """``make_rule``, with a seed for the rules that draw something.
+
+    Raises:
+        ValueError: the name or an option is unknown, or an option is out of range.
+    """
+    make = RULES[one_of("rule", name, RULES)]
+    parameters = inspect.signature(make).parameters
+    check_options(f"rule {name}", options, make, ("network", "seed"))
+    return make(network, **options, **({"seed": seed} if "seed" in parameters else {}))
+
+
+# ---------------------------------------------------------------------------------------------------- the optimiser
+
+
+def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.optim.Optimizer]:
+    """A function that makes an optimiser of parameter groups: what ``fit`` takes.
+
+    Args:
+        settings: ``name``, one of :data:`OPTIMIZERS`, and its options (``lr``, ``momentum``, ``betas``, ``eps``,
+            ``weight_decay`` …). A table under the name of a parameter group, ``forward`` or ``feedback``, holds what is
+            different for that group.
+
+    Raises:
+        ValueError: a name or an option is unknown, or a group has no learning rate (when the function is called).
+    """
+    options = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name != "name"}
+    cls = OPTIMIZERS[one_of("optimizer", settings.get("name"), OPTIMIZERS)]
+    tables = {name: options.pop(name) for name in list(options) if isinstance(options[name], Mapping)}
+    check_options(f"optimizer {cls.__name__}", options, cls, ("params",))
+
+    def make(groups: list[dict]) -> torch.optim.Optimizer:
+        names = [group["name"] for group in groups]
+        for group, own in tables.items():
+            one_of("parameter group", group, names)
+            check_options(f"optimizer {cls.__name__}, group {group}", own, cls, ("params",))
+        merged = []
+        for group in groups:
+            own = {name: tuple(v) if isinstance(v, list) else v for name, v in tables.get(group["name"], {}).items()}
+            merged.append(group | own)
+            if "lr" not in merged[-1] and "lr" not in options:
+                raise ValueError(f"optimizer {cls.__name__}: no learning rate 'lr' for the group {group['name']!r}")
+        return cls(merged, **options)
+
+    return make
+
+
+class _Steps:
+    """What steps once an epoch: whose turn it is to learn, and a schedule of learning rates once a pair of turns."""
+
+    def __init__(self, rule: LearningRule, turns, schedule) -> None:
+        self.rule, self.turns, self.schedule = rule, turns, schedule
+
+    def step(self) -> None:
+        if self.turns:
+            self.turns.step()
+        if self.schedule and (not self.turns or self.rule.trains == "inverse"):
+            self.schedule.step()
+
+
+def scheduler_from(
+    rule: LearningRule, schedule: Mapping[str, Any] | None = None, *, turns: bool = False
+) -> Callable[[torch.optim.Optimizer], Any] | None:
+    """What ``fit`` takes as ``scheduler``.
+
+    Args:
+        rule: the rule that is trained.
+        schedule: ``name``, one of :data:`SCHEDULES`, and its options; counted in epochs of forward training.
+        turns: whether inverse and forward weights learn by turns, an epoch each (target rules only).
+
+    Raises:
+        ValueError: a name or an option is unknown.
+        TypeError: the rule has no inverses that could train by turns.
+    """
+    if not schedule and not turns:
+        return None
+    switch = alternate(rule) if turns else None
+    options = dict(schedule or {})
+    cls = SCHEDULES[one_of("schedule", options.pop("name", None), SCHEDULES)] if schedule else None
+    if cls:
+        check_options(f"schedule {cls.__name__}", options, cls, ("optimizer",))
+    return lambda optimizer: _Steps(
+        rule, switch(optimizer) if switch else None, cls(optimizer, **options) if cls else None
+    )
+
+
+# ------------------------------------------------------------------------------------------------- what is recorded
+
+
+class Measures:
+    """What a training records beside loss and accuracy: angles and norms on a fixed batch.
+
+    For each layer the angle between its update and the negative gradient (``update_angle_l``), and the norms that
+    :class:`~bioplaus_lite.diagnostics.Dynamics` returns. A spiking rule is also tested with spikes: then
+    ``spiking_accuracy`` is the accuracy on ``test`` that counts.
+
+    Args:
+        rule: before its training.
+        x, y: the batch.
+        test: the test set.
+    """
+
+    def __init__(self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor]) -> None:
+        self.batch, self.test, self.dynamics = (x, y), test, Dynamics(rule)
+        constants = getattr(rule, "constants", None)
+        self.spiking = hasattr(rule, "predict_spiking") and constants.mode == "spiking"
+
+    def __call__(self, rule: LearningRule) -> dict[str, float]:
+        values = {f"update_angle_{layer}": angle for layer, angle in update_angles(rule, *self.batch).items()}
+        values |= self.dynamics(rule, *self.batch)
+        if self.spiking:
+            x, y = self.test
+            values["spiking_accuracy"] = (rule.predict_spiking(x).argmax(1) == y).double().mean().item()
+        return values
+
+
+_last_told = 0.0
+
+
+def tell(examples: int, total: int) -> None:
+    """Tell the runner how far a training is, at most once a second; does nothing where there is no runner."""
+    global _last_told
+    now = time.monotonic()
+    if UNDER_RUNNER in os.environ and (now - _last_told >= 1 or examples >= total):
+        _last_told = now
+        print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
+
+
+def _plain(value: float) -> float | None:
+    """A number that JSON can hold, with seven significant digits."""
+    return float(f"{value:.7g}") if math.isfinite(value) else None
+
+
+def curves_of(history: History, passes: int = 1) -> dict[str, dict[str, list]]:
+    """``{split: {"epoch": […], "examples": […], metric: […], …}}``: a history as lists.
+
+    Args:
+        history: of a training.
+        passes: over the data in an epoch: 2 where inverse and forward weights learn by turns.
+    """
+    curves: dict[str, dict[str, list]] = {}
+    for split, frame in history.frame.groupby("split", sort=False):
+        table = frame.pivot(index="examples", columns="metric", values="value")
+        epochs = frame.drop_duplicates("examples").set_index("examples").epoch
+        curves[split] = {
+            "epoch": [_plain(e / passes) for e in epochs.loc[table.index]],
+            "examples": table.index.tolist(),
+        }
+        curves[split] |= {metric: [_plain(v) for v in table[metric]] for metric in table}
+    return curves
+
+
+class Outcome:
+    """The end of a training. Shown in a notebook it is a sentence; for the runner it also holds what goes on record.
+
+    Args:
+        rule: as trained.
+        history: of the training.
+        origin: what ``provenance`` said before the training.
+        passes: over the data in an epoch: 2 where inverse and forward weights learn by turns.
+        diverged: whether the training ended because the loss was no longer finite.
+    """
+
+    def __init__(
+        self,
+        rule: LearningRule,
+        history: History,
+        origin: Mapping[str, Any],
+        *,
+        passes: int = 1,
+        diverged: bool = False,
+    ) -> None:
+        self.sizes, self.history, self.origin, self.diverged = rule.network.sizes, history, origin, diverged
+        self.curves = curves_of(history, passes)
+
+    @property
+    def test_error(self) -> float:
+        """Fraction of the test set that is wrong after the last epoch; of a spiking rule, in a test with spikes."""
+        spiking = self.curves.get("rule", {}).get("spiking_accuracy")
+        return 1 - (spiking or self.curves["test"]["accuracy"])[-1]
+
+    @property
+    def validation_error(self) -> float:
+        """Fraction of the validation set that is wrong after the last epoch."""
+        return 1 - self.curves["validation"]["accuracy"][-1]
+
+    def __repr__(self) -> str:
+        if self.diverged:
+            return f"diverged after {self.curves['test']['examples'][-1]:,} examples or soon after"
+        return f"test error {100 * self.test_error:.2f} %, validation error {100 * self.validation_error:.2f} %"
+
+    def record(self) -> dict[str, Any]:
+        """What a run puts on record of its result. A training that diverged has an error of 1."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+        return {
+            "sizes": list(self.sizes),
+            "test_error": 1.0 if self.diverged else round(self.test_error, 6),
+            "validation_error": 1.0 if self.diverged else round(self.validation_error, 6),
+            "diverged": self.diverged,
+            "seconds": round(float(self.history.frame.seconds.max()), 2),
+            "peak_MiB": round(peak),
+            "metrics": self.curves,
+            **self.origin,
+        }
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+        bundle = {"text/plain": repr(self)}
+        if UNDER_RUNNER in os.environ:
+            bundle[MIME] = json.dumps(self.record(), allow_nan=False)
+        return bundle

@@ -1,0 +1,207 @@
+"""Records of trainings: one JSON file a run, with what is needed to repeat it, and which code decided its result."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from bioplaus_lite.rules import RULES
+
+__all__ = ["RUNS", "TEMPLATE", "TRAININGS", "MixedRuns", "code_digests", "load_runs", "provenance", "save_run"]
+
+ROOT = Path(__file__).resolve().parents[2]
+RUNS = ROOT / "data" / "runs"
+TRAININGS = ROOT / "book" / "trainings"
+TEMPLATE = TRAININGS / "train.ipynb"
+PACKAGE = "bioplaus_lite"
+
+_REQUIRED = ("id", "rule", "dataset", "sizes", "seed", "epochs", "test_error")
+_VERSIONS = ("numpy", "torch", "numba", "papermill")
+#: What decides the result of every run: modules, or the functions of a module that a training uses.
+_DECIDES: dict[str, tuple[str, ...]] = {
+    "networks": (),
+    "training": (),
+    "rules.base": (),
+    "runs.recipe": (),
+    "data": ("load", "Dataset", "stratified_indices"),
+    "diagnostics": ("angle", "angles_by_row", "gradients", "true_gradients", "update_angles", "Dynamics"),
+}
+
+
+class MixedRuns(ValueError):
+    """Records that different code produced, and that were asked for together."""
+
+
+# ---------------------------------------------------------------------------------------------------- which code
+
+
+def _bare(source: str) -> str:
+    """The code without comments, docstrings and layout: what can change a result."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
+    return ast.unparse(tree)
+
+
+def _digest(sources: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:12]
+
+
+def _module_digest(name: str, members: tuple[str, ...], package: Path) -> str:
+    # From the files, not from what this process has imported: a run imports them anew.
+    path = package / name.replace(".", "/")
+    if path.is_dir():
+        return _digest(_bare(part.read_text("utf-8")) for part in sorted(path.glob("*.py")))
+    source = path.with_suffix(".py").read_text("utf-8")
+    if not members:
+        return _digest([_bare(source)])
+    tops = {getattr(node, "name", ""): node for node in ast.parse(source).body}
+    return _digest(_bare(ast.unparse(tops[member])) for member in members)
+
+
+def _rule_modules(rule: str) -> list[str]:
+    """The modules, below the package, of a rule and of the rules that it is made from."""
+    cls = RULES[rule]
+    cls = cls.func if isinstance(cls, partial) else cls
+    names = [c.__module__.removeprefix(f"{PACKAGE}.") for c in cls.__mro__ if c.__module__.startswith(f"{PACKAGE}.")]
+    # A rule in a folder of its own counts with the whole folder.
+    return sorted({".".join(name.split(".")[:2]) for name in names})
+
+
+def code_digests(rule: str, template: Path = TEMPLATE, package: Path = ROOT / PACKAGE) -> dict[str, str]:
+    """What decides the result of a run, each part with a digest of its code: ``{"networks": "0f3a…", …}``.
+
+    The parts are the networks, the training loop, the measures, the module of the rule, and the template's code cells.
+    Comments, docstrings and layout do not count, and neither do other rules. Two results may stand side by side if
+    the parts that both have are equal.
+
+    Args:
+        rule: a name in ``RULES``.
+        template: the notebook that trains.
+        package: the folder of the package.
+    """
+    members = {name: () for name in _rule_modules(rule)} | _DECIDES
+    parts = {name: _module_digest(name, only, package) for name, only in members.items()}
+    cells = json.loads(template.read_text("utf-8"))["cells"]  # nbformat takes two seconds to import
+    parts["template"] = _digest(
+        _bare("".join(cell["source"]))
+        for cell in cells
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
+    )
+    return dict(sorted(parts.items()))
+
+
+def provenance() -> dict[str, Any]:
+    """Commit (``+`` appended if the package differs from it), versions and machine, for a run's record.
+
+    Ask before a training, not after it: files may change while it runs.
+    """
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no", PACKAGE, TEMPLATE.relative_to(ROOT).as_posix())
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONS:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    instructions = {name: os.environ[name] for name in ("MKL_CBWR", "ATEN_CPU_CAPABILITY") if name in os.environ}
+    return {
+        "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
+        "versions": versions,
+        "machine": {
+            "processor": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), **instructions
+        },
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- files of runs
+
+
+def write(path: Path, text: str) -> None:
+    """Replace a file in one step or not at all; an interruption leaves at most ``<name>.part`` beside it."""
+    draft = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except BaseException:
+        try:
+            draft.unlink(missing_ok=True)
+        except OSError:
+            pass  # its folder is no folder: there is no draft either
+        raise
+
+
+def save_run(record: Mapping[str, Any], folder: Path = RUNS) -> Path:
+    """Write one run to ``folder/<id>.json``; the file is replaced in one step or not at all.
+
+    Raises:
+        ValueError: a required key is missing; the message names it.
+    """
+    missing = [key for key in _REQUIRED if key not in record]
+    if missing:
+        raise ValueError(f"run record lacks {', '.join(missing)}; it needs {', '.join(_REQUIRED)}")
+    path = folder / f"{record['id']}.json"
+    write(path, json.dumps(record, indent=1) + "\n")
+    return path
+
+
+def load_runs(prefix: str = "", folder: Path = RUNS, *, mixed: bool = False) -> pd.DataFrame:
+    """All runs whose id starts with ``prefix``, one a row, sorted by id.
+
+    Args:
+        prefix: the start of their ids.
+        folder: where they lie.
+        mixed: allow results of different code side by side. The column ``commit`` tells them apart.
+
+    Raises:
+        FileNotFoundError: there are none; the message names the folder.
+        MixedRuns: different code produced them; the message says which part of it, and which runs.
+    """
+    files = sorted(folder.glob(f"{prefix}*.json"))
+    if not files:
+        raise FileNotFoundError(f"no recorded runs called {prefix!r}… in {folder}")
+    records = [json.loads(file.read_text("utf-8")) for file in files]
+    if not mixed:
+        _refuse_mixed(prefix, records)
+    return pd.DataFrame(records)
+
+
+def _refuse_mixed(prefix: str, records: list[dict]) -> None:
+    """Raise unless the same code produced all records: each part of it, or the commit of those that know no parts."""
+    seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    if len({"code" in record for record in records}) > 1:
+        for record in records:
+            seen["kind of record"]["by parts" if "code" in record else "by commit"].append(record["id"])
+    for record in records:
+        for part, digest in record.get("code", {"commit": record.get("commit", "unknown")}).items():
+            seen[part][digest].append(record["id"])
+    for part, found in seen.items():
+        if len(found) > 1:
+            groups = "; ".join(f"{digest}: {ids[0]} and {len(ids) - 1} more" for digest, ids in found.items())
+            raise MixedRuns(
+                f"the runs {prefix!r}… come from different code ({part}): {groups}. Run them again, choose a narrower "
+                "prefix, or say mixed=True and show which is which"
+            )

@@ -1,0 +1,717 @@
+"""Full-length trainings: the catalogue is strict, done runs stay done, what dies leaves nothing half-written."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import nbformat
+import notebook_rules as rules
+import pytest
+import torch
+from conftest import ROOT
+from execute import RECORDED
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from bioplaus_lite import MLP, make_rule
+from bioplaus_lite.runs import records, runner
+from bioplaus_lite.runs.__main__ import main
+from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
+from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
+from bioplaus_lite.runs.recipe import MIME, Outcome, build_network, optimizer_from, scheduler_from
+from bioplaus_lite.runs.records import RUNS, MixedRuns, code_digests, load_runs, save_run
+from bioplaus_lite.runs.runner import Folders, StoreError, choose, here, on_dask, run_all, state_of
+from bioplaus_lite.training import fit
+
+SMALL = """
+[small]
+title = "Small"
+dataset = "mnist"
+subset = "shipped"
+epochs = 2
+seeds = [0, 1]
+validation = {size = 500, seed = 0}
+network = {type = "MLP", hidden = [10]}
+optimizer = {name = "SGD", lr = 0.1}
+[small.runs]
+fa = {rule = "fa"}
+"""
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path):
+    """A function that reads the small catalogue with something replaced."""
+
+    def read(*changes: tuple[str, str]):
+        text = SMALL
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        path = tmp_path / "catalogue.toml"
+        path.write_text(text)
+        return read_catalogue(path)
+
+    return read
+
+
+# --- the catalogue -------------------------------------------------------------------------------------------
+
+
+def test_axes_make_a_run_of_each_combination_and_a_run_says_what_is_different(catalogue):
+    got = catalogue(
+        ('dataset = "mnist"', 'datasets = ["mnist", "cifar10"]'),
+        ('fa = {rule = "fa"}', 'fa = {rule = "fa", epochs = 3}\nx = {rules = ["tp", "dtp"], seeds = [7]}'),
+    )
+    assert list(got.runs) == [
+        "small-mnist-fa-s0", "small-mnist-fa-s1", "small-cifar10-fa-s0", "small-cifar10-fa-s1",
+        "small-mnist-x-tp-s7", "small-cifar10-x-tp-s7", "small-mnist-x-dtp-s7", "small-cifar10-x-dtp-s7",
+    ]  # fmt: skip
+    assert got.groups == {"small": ("Small", "")}
+    p = got.runs["small-cifar10-fa-s1"].parameters
+    assert (p["dataset"], p["seed"], p["epochs"], p["batch_size"]) == ("cifar10", 1, 3, 100)
+    assert got.runs["small-mnist-x-tp-s7"].parameters["epochs"] == 2
+
+
+LR, RULE = ", lr = 0.1", 'fa = {rule = "fa"}'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        (RULE, 'fa = {rule = "fb"}', r"small\.runs\.fa: unknown rule 'fb'; choose one of backprop, fa"),
+        (RULE, 'fa = {rule = "fa", ruel = 1}', "unknown key 'ruel'; allowed are rule, dataset"),
+        ("epochs = 2", "epoch = 2", "small: unknown key 'epoch'; allowed are title"),
+        ("epochs = 2", "epochs = 0", r"epochs must be a whole number ≥ 1, not 0"),
+        ("epochs = 2", "epochs = true", r"epochs must be a whole number ≥ 1, not True"),
+        ("epochs = 2", "", "epochs must be given"),
+        ("epochs = 2", "epochs = 2\nbatch_size = 1.5", "batch_size must be a whole number ≥ 1, not 1.5"),
+        ("epochs = 2", "epochs = 2\nturns = true", "only a target rule has inverses"),
+        ("size = 500", "size = 10000", r"validation\.size must be a whole number from 1 to 9999, not 10000"),
+        ("seeds = [0, 1]", "seeds = [0, 0]", r"'seeds' must be a list of different values, not \[0, 0\]"),
+        ("seeds = [0, 1]", "seeds = [-1]", "seed must be a whole number ≥ 0, not -1"),
+        ("seeds = [0, 1]", "", "'seeds' must be a list"),
+        ('"mnist"', '"mnits"', "unknown dataset 'mnits'; choose one of mnist, fashion, cifar10"),
+        ('"shipped"', '"whole"', "unknown subset 'whole'; choose one of shipped, full"),
+        ('"MLP"', '"RNN"', "unknown network type 'RNN'; choose one of MLP, CNN, RateNetwork"),
+        ("hidden = [10]", "hidden = [0]", "positive whole number, not 0"),
+        ("hidden = [10]", "hiden = [10]", "network MLP: unknown option 'hiden'; allowed are activation"),
+        ("hidden = [10]", 'activation = "softplus"', "unknown activation 'softplus'; choose one of linear"),
+        ("hidden = [10]", "seed = 3", "the seed of the weights is the seed of the run"),
+        ("hidden = [10]", 'dtype = "int8"', "unknown dtype 'int8'; choose one of float32, float64"),
+        ('"SGD"', '"Adm"', "unknown optimizer 'Adm'; choose one of SGD, RMSprop, Adam, AdamW"),
+        (LR, ", lr = -1.0", "learning rate: -1.0"),
+        (LR, "", "no learning rate 'lr' for the group 'forward'"),
+        (LR, ", lr = 0.1, momentun = 1", "optimizer SGD: unknown option 'momentun'; allowed are lr, momentum"),
+        (LR, ", forward = {lr = 0.1}, back = {lr = 1.0}", "unknown parameter group 'back'; choose one of forward"),
+        (RULE, 'fa = {rule = "tp", options = {alpha = -1}}', r"small\.runs\.fa: .*alpha must be positive|hidden"),
+        (RULE, 'fa = {rule = "fa", options = {noise = 1}}', "rule fa: unknown option 'noise'; allowed are none"),
+        (RULE, 'fa = {rule = "fa", schedule = {name = "Step"}}', "unknown schedule 'Step'; choose one of StepLR"),
+        (RULE, 'fa = {rule = "fa", search = {values = [1]}}', "search must be a table of key, values, seeds, epochs"),
+        (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", values = [1.0, 2.0]}}', "nothing to search"),
+        (RULE, 'fa = {rule = "fa", search = {key = "epochs", values = [1, 2]}}', "search: unknown key 'epochs'"),
+        (RULE, 'Fa = {rule = "fa"}', "lower-case letters, digits, - and _, not 'Fa'"),
+        (RULE, 'x-dtp = {rule = "dtp"}\nx = {rules = ["tp", "dtp"]}', "the id 'small-mnist-x-dtp-s0' is taken"),
+        ("[small.runs]", "[small.run]", r"must be a table with its runs in \[small\.runs\]"),
+        ("epochs = 2", "epochs = 2\nepochs = 3", "Cannot overwrite a value"),
+    ],
+)  # fmt: skip
+def test_a_bad_entry_is_named_with_its_value_and_what_is_allowed(catalogue, old: str, new: str, complaint: str):
+    with pytest.raises(CatalogueError, match=complaint) as error:
+        catalogue((old, new))
+    assert "catalogue.toml" in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return read_catalogue()
+
+
+def test_the_catalogue_of_the_book_holds_every_rule_on_every_data_set_with_three_seeds(published):
+    from bioplaus_lite.rules import RULES
+
+    review = [run.parameters for run in published.runs.values() if run.group == "review"]
+    assert {(p["rule"], p["dataset"], p["seed"]) for p in review} >= {
+        (rule, dataset, seed) for rule in RULES for dataset in ("mnist", "fashion", "cifar10") for seed in (0, 1, 2)
+    }
+    assert {p["network"].get("constants", {}).get("mode") for p in review if p["rule"] == "segregated"} == {
+        None,
+        "rate",
+    }
+    assert {p["subset"] for p in review} == {"full"}
+    assert all(RECORDED.fullmatch(f"trainings/{name}") for name in published.runs)
+    index = (ROOT / "book/trainings/index.md").read_text("utf-8")
+    assert all(f"```{{runs}} {group}\n" in index for group in published.groups), "a group without its table"
+
+
+def test_a_quick_run_is_short_and_stays_on_shipped_data(published):
+    quick = [run.quick() for run in published.runs.values()]
+    for one in (*quick, *(trial for run in quick for trial in run.trials)):
+        p = one.parameters
+        assert (p["subset"], p["epochs"], p["examples"]) == ("shipped", 1, 300)
+    assert all(len(run.trials) == 2 for run in quick if run.search)
+
+
+# --- from settings to objects --------------------------------------------------------------------------------
+
+
+def test_groups_of_parameters_have_rates_of_their_own():
+    rule = make_rule("sdtp", MLP((8, 6, 4)))
+    settings = {"name": "Adam", "lr": 0.5, "eps": 0.1, "feedback": {"lr": 0.25, "betas": [0.5, 0.6]}}
+    forward, feedback = optimizer_from(settings)(rule.parameter_groups()).param_groups
+    assert (forward["lr"], forward["betas"], forward["eps"]) == (0.5, (0.9, 0.999), 0.1)
+    assert (feedback["lr"], feedback["betas"], feedback["eps"]) == (0.25, (0.5, 0.6), 0.1)
+
+
+def test_segregated_compartments_keep_the_rates_of_their_constants():
+    constants = {"eta": [0.1, 0.2], "mode": "rate", "voltages": "steady"}
+    network = build_network({"type": "RateNetwork", "hidden": [5], "constants": constants}, (1, 3, 3), 4, seed=0)
+    groups = optimizer_from({"name": "SGD"})(make_rule("segregated", network).parameter_groups()).param_groups
+    assert [group["lr"] for group in groups] == [0.1, 0.2]
+    assert network.sizes == (9, 5, 4)
+
+
+def test_by_turns_an_epoch_has_two_passes_and_the_schedule_counts_epochs():
+    rule = make_rule("dtp", MLP((8, 6, 6, 4), activation="tanh"))
+    g = torch.Generator().manual_seed(0)
+    data = torch.rand(20, 8, generator=g), torch.arange(20) % 4
+    turns, rates = [], []
+    optimizer = optimizer_from({"name": "SGD", "lr": 1.0})(rule.parameter_groups())
+
+    def measure(rule):
+        turns.append(rule.trains)
+        rates.append(optimizer.param_groups[0]["lr"])
+        return {}
+
+    schedule = scheduler_from(rule, {"name": "ExponentialLR", "gamma": 0.5}, turns=True)
+    history = fit(rule, data, {"validation": data, "test": data}, epochs=4, batch_size=10, optimizer=optimizer,
+                  scheduler=schedule, measure=measure)  # fmt: skip
+    assert turns == ["inverse", "inverse", "forward", "inverse", "forward"]
+    assert rates == [1.0, 1.0, 1.0, 0.5, 0.5]
+    outcome = Outcome(rule, history, {"commit": "c"}, passes=2)
+    assert outcome.curves["validation"]["epoch"] == [0, 0.5, 1, 1.5, 2]
+    assert outcome.curves["test"]["examples"] == [0, 20, 40, 60, 80]
+    record = outcome.record()
+    assert record["test_error"] == pytest.approx(1 - history.last("accuracy"), abs=1e-6)
+    assert (record["sizes"], record["commit"], record["diverged"]) == ([8, 6, 6, 4], "c", False)
+    assert record["peak_MiB"] > 50
+
+
+def test_a_training_that_diverges_gives_back_what_it_recorded():
+    rule, data = make_rule("backprop", MLP((4, 3))), (torch.rand(20, 4), torch.arange(20) % 3)
+    with pytest.raises(FloatingPointError) as error:
+        fit(
+            rule,
+            data,
+            {"validation": data, "test": data},
+            epochs=99,
+            optimizer=optimizer_from({"name": "SGD", "lr": 1e38}),
+        )
+    outcome = Outcome(rule, error.value.history, {}, diverged=True)
+    assert outcome.record()["validation_error"] == 1
+    json.dumps(outcome.record(), allow_nan=False)
+
+
+def test_progress_is_told_after_every_batch():
+    told, data = [], (torch.rand(25, 4), torch.arange(25) % 3)
+    fit(make_rule("fa", MLP((4, 3))), data, epochs=2, batch_size=10, progress=lambda *at: told.append(at))
+    assert told == [(n, 50) for n in (10, 20, 25, 35, 45, 50)]
+
+
+# --- which code decides --------------------------------------------------------------------------------------
+
+
+def test_of_the_code_only_what_can_change_a_result_counts(tmp_path: Path):
+    package, template = tmp_path / "bioplaus_lite", tmp_path / "train.ipynb"
+    shutil.copytree(ROOT / "bioplaus_lite", package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(records.TEMPLATE, template)
+
+    def changed(rule: str, name: str, old: str, new: str) -> set[str]:
+        before, path = code_digests(rule, template, package), tmp_path / name
+        text = path.read_text("utf-8")
+        assert old in text, (name, old)
+        path.write_text(text.replace(old, new, 1))
+        after = code_digests(rule, template, package)
+        path.write_text(text)
+        return {part for part in after if before[part] != after[part]}
+
+    target, lib = "rules.target_propagation", "bioplaus_lite/"
+    assert changed("dtp", f"{lib}rules/target_propagation.py", "def respond", "# why\n    def respond") == set()
+    assert changed("dtp", f"{lib}rules/target_propagation.py", "mul_(2 /", "mul_(3 /") == {target}
+    assert changed("fa", f"{lib}rules/target_propagation.py", "mul_(2 /", "mul_(3 /") == set()
+    assert changed("fa", f"{lib}rules/base.py", "div_(batch)", "div_(2 * batch)") == {"rules.base"}
+    assert changed("segregated", f"{lib}rules/segregated/kernels.py", "\n\n\n", "\n\n\nx = 1\n") == {"rules.segregated"}
+    assert changed("fa", f"{lib}data.py", "div_(255)", "div_(256)") == {"data"}
+    assert changed("fa", f"{lib}data.py", "TIMEOUT = (3, 10)", "TIMEOUT = (3, 11)") == set()
+    assert changed("fa", f"{lib}diagnostics.py", "torch.rad2deg(2 *", "torch.rad2deg(3 *") == {"diagnostics"}
+    assert changed("fa", "train.ipynb", "1000 + seed", "2000 + seed") == {"template"}
+    assert changed("fa", "train.ipynb", "epochs = 2", "epochs = 3") == set()  # a parameter
+    assert changed("fa", "train.ipynb", "the authors'", "its authors'") == set()
+
+
+def record(name: str, **more) -> dict:
+    keys = {"rule": "fa", "dataset": "mnist", "sizes": [4, 3], "seed": 0, "epochs": 1, "test_error": 0.5}
+    return {"id": name, **keys, **more}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        ({"commit": "a"}, {"commit": "b"}, r"commit\): a: r-0 and 0 more; b: r-1"),
+        ({"commit": "a"}, {"commit": "a+"}, r"commit\): a: r-0"),
+        (
+            {"commit": "a", "code": {"training": "1"}},
+            {"commit": "a", "code": {"training": "2"}},
+            "different code .training",
+        ),
+        ({"commit": "a"}, {"commit": "a", "code": {"training": "1"}}, "kind of record"),
+        ({"commit": "a"}, {"commit": "a"}, None),
+        (
+            {"commit": "a", "code": {"training": "1", "x": "1"}},
+            {"commit": "b", "code": {"training": "1", "y": "2"}},
+            None,
+        ),
+    ],
+)
+def test_results_of_different_code_are_not_mixed(tmp_path: Path, first: dict, second: dict, complaint: str | None):
+    for i, more in enumerate((first, second)):
+        save_run(record(f"r-{i}", **more), tmp_path)
+    if complaint is None:
+        assert len(load_runs("r-", tmp_path)) == 2
+        return
+    with pytest.raises(MixedRuns, match=complaint):
+        load_runs("r-", tmp_path)
+    assert len(load_runs("r-", tmp_path, mixed=True)) == 2
+    assert len(load_runs("r-0", tmp_path)) == 1
+
+
+# --- doing runs, with a stand-in for the training --------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    return Folders.below(tmp_path / "out")
+
+
+class Stub:
+    """Works at once; counts; fails for the ids that it is told to fail for."""
+
+    def __init__(self, folders: Folders, fails: tuple[str, ...] = (), errors: dict | None = None) -> None:
+        self.folders, self.fails, self.errors, self.did = folders, fails, errors or {}, []
+
+    def __call__(self, runs, told):
+        for run in runs:
+            self.did.append(run.id)
+            if run.id in self.fails:
+                yield run, RunError("ValueError: no such thing (cell 3 of its notebook)\nlong traceback")
+                continue
+            rate = run.parameters["optimizer"].get("lr")
+            result = {
+                "sizes": [784, 10, 10], "test_error": 0.25,
+                "validation_error": self.errors.get(rate, 0.5), "commit": "c",
+                "code": dict(runner.current_code(run, self.folders)), "wall_seconds": 1.0, "seconds": 1.0,
+            }  # fmt: skip
+            yield run, (f"notebook of {run.id}\n", result, [])
+
+
+def do(runs, folders: Folders, **how) -> tuple[list[str], dict[str, str]]:
+    keep_old = how.pop("keep_old", False)
+    work = Stub(folders, **how)
+    with folders.ours():
+        failed = run_all(list(runs.values()), folders, work, keep_old=keep_old, say=lambda line: None)
+    return work.did, failed
+
+
+def test_done_runs_are_skipped_and_changes_are_noticed(catalogue, folders: Folders):
+    runs = catalogue().runs
+    assert do(runs, folders) == (["small-mnist-fa-s0", "small-mnist-fa-s1"], {})
+    assert do(runs, folders) == ([], {})
+    saved = json.loads(folders.record(runs["small-mnist-fa-s1"]).read_text())
+    assert (saved["id"], saved["rule"], saved["dataset"], saved["seed"], saved["epochs"], saved["test_error"]) == (
+        "small-mnist-fa-s1", "fa", "mnist", 1, 2, 0.25
+    )  # fmt: skip
+    other = catalogue((LR, ", lr = 0.2")).runs
+    state = state_of(other["small-mnist-fa-s0"], folders)
+    assert (state.name, state.detail) == ("changed", "optimizer.lr 0.1 → 0.2")
+    assert do(other, folders, keep_old=True) == ([], {})
+    assert len(do(other, folders)[0]) == 2
+    assert do(other, folders) == ([], {})
+
+
+def test_records_of_other_code_and_torn_pairs_are_noticed(catalogue, folders: Folders):
+    runs = catalogue().runs
+    do(runs, folders)
+    first, second = runs.values()
+    path = folders.record(first)
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"code": saved["code"] | {"training": "000"}}))
+    state = state_of(first, folders)
+    assert state.name == "stale" and "other code: training" in state.detail
+    folders.notebook(second).write_text("another run's\n")
+    assert state_of(second, folders).name == "broken"
+    assert do(runs, folders)[0] == [first.id, second.id]
+    folders.notebook(second).unlink()
+    path.write_text("{")
+    assert [state_of(run, folders).name for run in runs.values()] == ["broken", "broken"]
+    assert len(do(runs, folders)[0]) == 2
+    assert {state_of(run, folders).name for run in runs.values()} == {"done"}
+
+
+def test_a_failing_run_is_reported_and_the_others_go_on(catalogue, folders: Folders):
+    runs = catalogue().runs
+    did, failed = do(runs, folders, fails=("small-mnist-fa-s0",))
+    assert len(did) == 2
+    assert failed == {"small-mnist-fa-s0": "ValueError: no such thing (cell 3 of its notebook)"}
+    assert [state_of(run, folders).name for run in runs.values()] == ["missing", "done"]
+
+
+SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", values = [0.1, 1.0, 2.0]}}')
+
+
+def test_a_search_chooses_on_the_validation_set_and_only_then_the_runs_start(catalogue, folders: Folders):
+    runs = catalogue(*SEARCH).runs
+    trials = [f"small-mnist-fa-lr{value}-s0" for value in ("0p1", "1p0", "2p0")]
+    assert [trial.parameters["epochs"] for trial in runs["small-mnist-fa-s0"].trials] == [3, 3, 3]
+    assert choose(runs["small-mnist-fa-s0"], folders) is None
+    did, failed = do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 1.0})
+    assert (did, failed) == ([*trials, *runs], {})
+    saved = json.loads(folders.record(runs["small-mnist-fa-s1"]).read_text())
+    assert saved["parameters"]["optimizer"] == {"name": "SGD", "lr": 1.0}
+    assert saved["chosen"] == {"key": "optimizer.lr", "value": 1.0, "of": [0.1, 1.0, 2.0]}
+    assert not (folders.notebooks / f"{trials[0]}.ipynb").exists()
+    assert do(runs, folders) == ([], {})
+
+
+def test_runs_whose_search_failed_do_not_start(catalogue, folders: Folders):
+    runs = catalogue(*SEARCH).runs
+    did, failed = do(runs, folders, fails=("small-mnist-fa-lr1p0-s0",))
+    assert not set(did) & set(runs)
+    assert failed["small-mnist-fa-s0"] == "its search did not end well"
+
+
+def test_a_result_of_other_code_is_dropped(catalogue, folders: Folders):
+    run = catalogue().runs["small-mnist-fa-s0"]
+    code = runner.current_code(run, folders) | {"training": "000"}
+    with pytest.raises(RunError, match=r"other code computed it than is here now \(training\)"):
+        runner.store(run, "text", {"code": code}, folders)
+
+
+# --- what can go wrong with files ------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_an_error_that_says_so_and_stops_everything(catalogue, folders: Folders, monkeypatch):
+    runs = catalogue().runs
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    work = Stub(folders)
+    with folders.ours():
+        monkeypatch.setattr(records.os, "fsync", full)
+        with pytest.raises(StoreError, match=r"small-mnist-fa-s0 was computed, but cannot be written: No space left"):
+            run_all(list(runs.values()), folders, work)
+    assert work.did == ["small-mnist-fa-s0"]
+    assert [*folders.records.iterdir(), *folders.notebooks.iterdir()] == []
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.json"
+    records.write(path, "old")
+    monkeypatch.setattr(records.os, "fsync", lambda handle: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        records.write(path, "new")
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a.json", "old")]
+
+
+def test_a_disk_with_no_room_is_noticed_before_anything_is_computed(folders: Folders, monkeypatch):
+    monkeypatch.setattr(runner.shutil, "disk_usage", lambda folder: runner.shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(StoreError, match=r"has 0\.0 MB left on its disk; at least 20 are needed"), folders.ours():
+        pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_computed(tmp_path: Path, capsys):
+    (tmp_path / "out").write_text("a file where a folder should be")
+    (tmp_path / "c.toml").write_text(SMALL)
+    arguments = ["--catalogue", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert main(["run", "--all", *arguments]) == 1
+    assert f"cannot write to {tmp_path / 'out' / 'runs'}: Not a directory" in capsys.readouterr().err
+
+
+def test_drafts_of_a_killed_process_are_removed_and_a_second_runner_is_refused(folders: Folders):
+    folders.records.mkdir(parents=True)
+    (folders.records / "x.json.part").write_text("{")
+    with folders.ours():
+        assert not list(folders.records.iterdir())
+        with pytest.raises(StoreError, match="another runner is at work in"), folders.ours():
+            pass
+    with folders.ours():
+        pass
+
+
+# --- the command line ------------------------------------------------------------------------------------------
+
+
+def cli(tmp_path: Path, *words: str, text: str = SMALL) -> list[str]:
+    (tmp_path / "c.toml").write_text(text)
+    return [*words, "--catalogue", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")]
+
+
+def test_list_says_how_each_run_stands(tmp_path: Path, capsys, catalogue):
+    do(catalogue((LR, ", lr = 0.2")).runs, Folders.below(tmp_path / "out"))
+    more = 'b = {rule = "fa", search = {key = "options.x", values = [1, 2]}}'
+    assert main(cli(tmp_path, "list", text=SMALL + 'dfa = {rule = "dfa"}\n')) == 0
+    said = capsys.readouterr().out
+    assert "small-mnist-fa-s0" in said and "optimizer.lr 0.2 → 0.1" in said
+    assert said.endswith("2 changed, 2 missing\n")
+    assert main(cli(tmp_path, "list", text=SMALL + more)) == 1
+    assert "rule fa: unknown option 'x'" in capsys.readouterr().err
+
+
+def test_bad_words_are_refused(tmp_path: Path, capsys):
+    assert main(cli(tmp_path, "run", "smal-*")) == 1
+    assert "no run is called 'smal-*'" in capsys.readouterr().err
+    for words, complaint in (
+        (["run"], "say which runs: IDs or --all"),
+        (["run", "--all", "--jobs", "0"], "must be a whole number of at least 1, not '0'"),
+        (["run", "--all", "x"], "say which runs"),
+    ):
+        with pytest.raises(SystemExit):
+            main(cli(tmp_path, *words))
+        assert complaint in capsys.readouterr().err
+    assert main(["list", "--catalogue", str(tmp_path / "none.toml")]) == 1
+    assert "none.toml" in capsys.readouterr().err
+
+
+# --- real notebooks in real kernels ------------------------------------------------------------------------------
+
+
+def test_a_run_from_template_to_record(tmp_path: Path, capsys):
+    """The book's own template, as the command line runs it."""
+    assert main(cli(tmp_path, "run", "small-mnist-fa-s1", "--jobs", "1")) == 0
+    assert "1 of 1 runs are done" in capsys.readouterr().out
+    saved = json.loads((tmp_path / "out/runs/small-mnist-fa-s1.json").read_text())
+    assert 0.05 < saved["test_error"] < 0.3 and saved["sizes"] == [784, 10, 10]
+    assert saved["seconds"] < saved["wall_seconds"] and saved["peak_MiB"] > 100
+    assert saved["machine"]["threads"] == 1
+    assert {"python", "torch", "numpy", "papermill"} <= set(saved["versions"])
+    assert set(saved["metrics"]) == {"train", "train_sample", "validation", "test", "rule"}
+    assert saved["metrics"]["test"]["examples"] == [0, 9500, 19000]
+    assert 0 < saved["metrics"]["rule"]["update_angle_1"][-1] < 90
+    path = tmp_path / "out/trainings/small-mnist-fa-s1.ipynb"
+    notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+    assert notebook.cells[0].source.startswith("# small-mnist-fa-s1: Feedback alignment on MNIST\n")
+    assert any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    assert recorded_problems(path, notebook) == []
+    assert str(tmp_path) not in path.read_text() and MIME not in path.read_text()
+    assert f"test error {100 * saved['test_error']:.2f} %" in notebook.cells[-1].outputs[0].data["text/plain"]
+
+
+def recorded_problems(path: Path, notebook: nbformat.NotebookNode) -> list[str]:
+    size = path.stat().st_size
+    return [
+        *rules.format_problems(notebook),
+        *rules.execution_problems(notebook),
+        *rules.image_problems(notebook),
+        *rules.volatile_problems(notebook),
+        *([f"{size:,} bytes"] if size >= MAX_BYTES else []),
+    ]
+
+
+def recorded() -> list[Path]:
+    return sorted(p for p in (ROOT / "book/trainings").glob("*.ipynb") if RECORDED.fullmatch(f"trainings/{p.stem}"))
+
+
+def test_what_the_book_has_on_record_is_whole():
+    """Every stored notebook belongs to its record, and no record comes from a package that was being changed."""
+    for path in recorded():
+        assert (RUNS / f"{path.stem}.json").is_file(), f"{path.name} has no record"
+        assert recorded_problems(path, nbformat.read(path, as_version=nbformat.NO_CONVERT)) == [], path.name
+    for path in RUNS.glob("*.json"):
+        saved = json.loads(path.read_text("utf-8"))
+        assert saved["id"] == path.stem
+        assert not saved["commit"].endswith("+"), f"{path.name}: computed by uncommitted code"
+        if saved.get("notebook"):
+            text = (ROOT / "book/trainings" / f"{path.stem}.ipynb").read_text("utf-8")
+            assert runner._checksum(text) == saved["notebook"], f"{path.name} and its notebook are of different runs"
+    for prefix in ("mnist10-", "seg20-", "seg60-"):
+        assert len(load_runs(prefix)) >= 5
+
+
+BODY = """
+import json, os, sys, time
+with open({log!r}, "a") as file:
+    print("start", seed, os.getpid(), os.getppid(), file=file, flush=True)
+for tenth in range({tenths} if seed in {slow} else 1):
+    print("progress", tenth, {tenths}, file=sys.stderr, flush=True)
+    time.sleep(0.1)
+if seed in {fails}:
+    raise ValueError("no such thing as seed " + str(seed))
+
+class Result:
+    def _repr_mimebundle_(self, include=None, exclude=None):
+        result = {{"sizes": [1], "test_error": 0.5, "validation_error": 0.5, "seconds": 1.0, "commit": "c"}}
+        return {{"text/plain": "result", {mime!r}: json.dumps(result)}}
+print("careful", file=sys.stderr)
+Result()
+"""
+
+
+@pytest.fixture
+def quick_template(tmp_path: Path):
+    """A function that writes a template which trains nothing, slowly where asked, and notes each start in a log."""
+
+    def make(slow=(), fails=(), tenths: int = 300) -> tuple[Path, Path]:
+        log, path = tmp_path / "log", tmp_path / "template.ipynb"
+        source = BODY.format(log=str(log), slow=slow, fails=fails, tenths=tenths, mime=MIME)
+        cells = [
+            new_markdown_cell("# T"),
+            new_code_cell("seed = 0", metadata={"tags": ["parameters"]}),
+            new_code_cell(source),
+        ]
+        kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+        nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
+        return path, log
+
+    return make
+
+
+def starts(log: Path) -> list[list[int]]:
+    """``[seed, kernel, parent]`` of each start so far."""
+    return [[int(word) for word in line.split()[1:]] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def wait_for(condition, seconds: float = 180):
+    deadline = time.monotonic() + seconds
+    while not (got := condition()):
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.05)
+    return got
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_the_error_of_a_notebook_is_told_in_its_own_words_and_progress_on_the_way(quick_template, catalogue):
+    template, _ = quick_template(slow=(0,), fails=(1,), tenths=3)
+    runs, told = catalogue().runs, []
+    folders = Folders(template=template)
+    good, bad = here(folders, 1)(list(runs.values()), lambda *at: told.append(at))
+    assert told == [("small-mnist-fa-s0", n, 3) for n in range(3)] + [("small-mnist-fa-s1", 0, 3)]
+    text, result, warnings = good[1]
+    assert (result["test_error"], warnings) == (0.5, ["careful"])
+    assert '"name": "stderr"' not in text and "# small-mnist-fa-s0: Feedback alignment on MNIST" in text
+    assert str(bad[1]).startswith("ValueError: no such thing as seed 1 (cell 3 of its notebook)")
+    assert "raise ValueError" in str(bad[1])
+
+
+def test_a_template_without_a_result_is_refused(tmp_path: Path, quick_template):
+    path, _ = quick_template()
+    path.write_text(path.read_text().replace("Result()", "pass"))
+    with pytest.raises(RunError, match="ended without a result"):
+        execute({"rule": "fa", "seed": 0}, "T", template=path)
+
+
+def test_a_killed_runner_leaves_nothing_and_starts_again(tmp_path: Path, quick_template):
+    template, log = quick_template(slow=(1,))
+    words = cli(tmp_path, "run", "--all", "--jobs", "1", "--template", str(template))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bioplaus_lite.runs", *words], cwd=ROOT, stderr=subprocess.DEVNULL
+    )
+    _, (_, kernel, parent) = wait_for(lambda: len(starts(log)) == 2 and starts(log))
+    assert parent == process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not alive(kernel), 10)
+    left = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file())
+    assert left == ["small-mnist-fa-s0.ipynb", "small-mnist-fa-s0.json"]
+    text = template.read_text()
+    template.write_text(text.replace("seed in (1,)", "seed in ()"))
+    for name in ("small-mnist-fa-s0.json",):  # the same template but for its length: keep what is done
+        path = tmp_path / "out/runs" / name
+        saved = json.loads(path.read_text())
+        saved["code"] = code_digests("fa", template)
+        path.write_text(json.dumps(saved))
+    assert main(words) == 0
+    assert [seed for seed, *_ in starts(log)] == [0, 1, 1]
+    assert len(list((tmp_path / "out/runs").iterdir())) == 2
+
+
+@contextlib.contextmanager
+def dask_processes(tmp_path: Path, workers: int):
+    """A scheduler and workers as processes of their own; yields the scheduler's file and the workers."""
+    file = tmp_path / "scheduler.json"
+    common = ["--scheduler-file", str(file), "--no-dashboard"]
+    processes = []
+
+    def start(*words: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "dask", *words, *common]
+        processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return processes[-1]
+
+    try:
+        start("scheduler", "--host", "127.0.0.1", "--port", "0")
+        wait_for(file.exists)
+        options = ("--nthreads", "1", "--no-nanny", "--local-directory", str(tmp_path))
+        yield file, [start("worker", *options) for _ in range(workers)]
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+
+def test_a_worker_is_killed_in_mid_run_and_every_run_still_ends_once(tmp_path: Path, quick_template, catalogue):
+    from distributed import Client
+
+    template, log = quick_template(slow=(0, 1, 2, 3), fails=(3,), tenths=15)
+    folders = Folders.below(tmp_path / "out", template)
+    runs = catalogue(("seeds = [0, 1]", "seeds = [0, 1, 2, 3]")).runs
+    ended, killed, heard = [], [], []
+
+    with dask_processes(tmp_path, 2) as (file, workers), Client(scheduler_file=str(file)) as client:
+        client.wait_for_workers(2, timeout=180)
+        work = on_dask(client, folders, 1)
+
+        def watched(todo, told):
+            def kill():
+                first = wait_for(lambda: starts(log))[0]
+                os.kill(first[2], signal.SIGKILL)
+                killed.append(first)
+
+            thread = threading.Thread(target=kill)
+            thread.start()
+            for run, result in work(todo, lambda *at: (told(*at), heard.append(at))):
+                ended.append(run.id)
+                yield run, result
+            thread.join()
+
+        with folders.ours():
+            failed = run_all(list(runs.values()), folders, watched)
+        assert sorted(worker.poll() is None for worker in workers) == [False, True]
+    ((seed, kernel, parent),) = killed
+    assert parent in [worker.pid for worker in workers]
+    assert {name for name, *_ in heard} == set(runs)
+    assert sorted(ended) == sorted(runs)
+    assert sorted(seed for seed, *_ in starts(log)) == sorted([0, 1, 2, 3, seed])
+    assert failed == {"small-mnist-fa-s3": "ValueError: no such thing as seed 3 (cell 3 of its notebook)"}
+    assert [state_of(run, folders).name for run in runs.values()] == ["done", "done", "done", "missing"]
+    wait_for(lambda: not alive(kernel), 10)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, capsys, monkeypatch):
+    monkeypatch.setattr("bioplaus_lite.runs.__main__.PATIENCE", 1)
+    words = cli(tmp_path, "run", "--all", "--scheduler", "tcp://127.0.0.1:9")
+    assert main(words) == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
