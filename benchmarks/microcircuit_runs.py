@@ -4,7 +4,9 @@
 rate halved every 15. 784-500-500-10 with fixed random top-down weights (three seeds), with symmetric ones, and with the
 weights between the hidden layers frozen; 784-1000-10 with fixed or learned ones; a single layer; and backprop of the
 first network with cross-entropy. Of the rates 0.02, 0.05 and 0.1, fixed weights have the least validation error after
-five epochs at 0.05 (``--search`` prints it and records nothing); those of the other experiments are guesses. A run that is on record is not repeated. A table for people, then one line of JSON: ``{"<id>": test error}``.
+five epochs at 0.05 (``--search`` prints it and records nothing). Those of the other experiments are guesses, and
+symmetric weights would do better at a higher one. A run that is on record is not repeated. A table for people, then one
+line of JSON: ``{"<id>": test error}``.
 
     python -m bioplaus_lite.data fetch mnist
     python benchmarks/microcircuit_runs.py [ID …] [--threads 1] [--search NAME RATE …]
