@@ -32,7 +32,6 @@ __all__ = [
     "teacher_regression",
 ]
 
-Arrays = tuple[np.ndarray, ...]
 
 
 class Weights(NamedTuple):
@@ -44,10 +43,10 @@ class Weights(NamedTuple):
     ``(n_k, n_{k+1})``.
     """
 
-    up: Arrays
-    down: Arrays
-    IP: Arrays
-    PI: Arrays
+    up: tuple[np.ndarray, ...]
+    down: tuple[np.ndarray, ...]
+    IP: tuple[np.ndarray, ...]
+    PI: tuple[np.ndarray, ...]
 
 
 class State(NamedTuple):
@@ -60,8 +59,8 @@ class State(NamedTuple):
 
     x: np.ndarray
     target: np.ndarray
-    u: Arrays
-    u_I: Arrays
+    u: tuple[np.ndarray, ...]
+    u_I: tuple[np.ndarray, ...]
     weights: Weights
     change: Weights
 
@@ -75,15 +74,15 @@ class Compartments(NamedTuple):
     their sum, the apical voltage.
     """
 
-    r: Arrays
-    r_I: Arrays
-    v_B: Arrays
-    v_B_hat: Arrays
-    v_I: Arrays
-    v_I_hat: Arrays
-    top_down: Arrays
-    lateral: Arrays
-    v_A: Arrays
+    r: tuple[np.ndarray, ...]
+    r_I: tuple[np.ndarray, ...]
+    v_B: tuple[np.ndarray, ...]
+    v_B_hat: tuple[np.ndarray, ...]
+    v_I: tuple[np.ndarray, ...]
+    v_I_hat: tuple[np.ndarray, ...]
+    top_down: tuple[np.ndarray, ...]
+    lateral: tuple[np.ndarray, ...]
+    v_A: tuple[np.ndarray, ...]
 
 
 def random_weights(
@@ -97,7 +96,7 @@ def random_weights(
     pairs = list(itertools.pairwise(sizes))  # (n_{l-1}, n_l)
     n_up, n_down = [pair[::-1] for pair in pairs], pairs[1:]
 
-    def draw(shapes: Sequence[tuple[int, int]], half_width: float | Sequence[float]) -> Arrays:
+    def draw(shapes: Sequence[tuple[int, int]], half_width: float | Sequence[float]) -> tuple[np.ndarray, ...]:
         widths = np.broadcast_to(half_width, len(shapes))
         return tuple(generator.uniform(-w, w, shape) for w, shape in zip(widths, shapes, strict=True))
 
@@ -364,10 +363,10 @@ class Simulation:
         v, W = compartments(self.state, self.constants), self.weights
         goal = self_predicting(W, self.constants)
 
-        def relative(a: Arrays, b: Arrays) -> list[float]:
+        def relative(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> list[float]:
             return [np.linalg.norm(p) / np.linalg.norm(q) for p, q in zip(a, b, strict=True)]
 
-        def distance(a: Arrays, b: Arrays) -> list[float]:
+        def distance(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> list[float]:
             return relative(tuple(p - q for p, q in zip(a, b, strict=True)), b)
 
         loss = math.nan if target is None else np.mean((target - v.v_B_hat[-1]) ** 2)
