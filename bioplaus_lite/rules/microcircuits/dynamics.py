@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 
-
 class Weights(NamedTuple):
     """All synapses of a network of ``L`` layers.
 
