@@ -528,7 +528,8 @@ class _MicrocircuitWalk:
         sums = (f"{_text(v)} + {self.lam:g}·{_bracket(_two(a))}" for v, a in zip(rest, v_A, strict=True))
         rows = self._rows(self.names[k], sums, (f"moves by {_two(self.lam * a)}" for a in v_A))
         most = _most(dict(zip(self.names[k], self.lam * v_A, strict=True)))
-        self.snap(f"somata of layer {k}", f"{_sub('u', k)} = v̂ + λv_A: the error moves each soma away from what its "
+        what = "v_A" if self.quiet["apical", k].any() else "the error"  # v_A is more than the error if it was not 0
+        self.snap(f"somata of layer {k}", f"{_sub('u', k)} = v̂ + λv_A: {what} moves each soma away from what its "
                   f"basal dendrite predicts, by up to {most}.", rows, _sub("v_A", k))  # fmt: skip
 
     def plasticity(self) -> None:
@@ -543,8 +544,12 @@ class _MicrocircuitWalk:
             "symmetric": "W_down is the transpose of W, which makes them small.",
             "learned": "W_down has learned for itself.",
         }
-        why = texts[self.rule.top_down] if self.silent else "Much of it is what interneurons do not cancel."
-        ends = f"{_degrees(self.angles[self.top])} in the output, {' and '.join(angles)}"
+        quiet, taught = (_most({k: np.abs(s["apical", k]).max() for k in self.hidden})
+                         for s in (self.quiet, self.taught))  # fmt: skip
+        why = texts[self.rule.top_down] if self.silent else (
+            f"v_A is up to {taught}, but was up to {quiet} without a target: interneurons do not cancel it."
+        )
+        ends = ", ".join([f"{_degrees(self.angles[self.top])} in the output", *angles])
         text = f"W changes by (φ(u) − φ(v̂))r. Angles to backprop's error: {ends}. {why}"
         self.snap("plasticity", text, rows, *(_sub("W", l) for l in range(1, self.top + 1)))
 
@@ -680,14 +685,14 @@ def _phi(voltage: NDArray) -> NDArray:
 
 
 def _two(value: float) -> str:
-    """Two significant figures, with a power of ten where there would be more than five decimals."""
+    """Two significant figures, with a power of ten below 0.0001."""
     if value == 0:
         return "0"
     figures, power = f"{value:.1e}".split("e")
     if int(power) >= -4:
         return f"{value:.{max(0, 1 - int(power))}f}".replace("-", "−")
     raised = str(int(power)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return f"{figures}·10{raised}".replace("-", "−")
+    return f"{figures}×10{raised}".replace("-", "−")
 
 
 def _degrees(angle: float) -> str:

@@ -264,6 +264,123 @@ def test_top_down_input_comes_before_the_inhibition_that_cancels_it():
     assert len(spec["steps"]) == 6 * rule.network.depth
 
 
+def test_edges_light_up_when_their_signal_arrives():
+    spec = microcircuit_walk(circuits(), four_inputs(), Y).spec
+    panel = spec["panels"][0]
+    names = [bundle["name"] for bundle in panel["edges"]]
+    active = {label: [names[e] for e in now] for label, now in zip(spec["steps"], panel["active"], strict=True)}
+    assert active == {
+        "input": [], "up to layer 1": ["W₁"], "up to layer 2": ["W₂"], "up to the output": ["W₃"],
+        "interneurons predict": ["W_IP₁", "W_IP₂"],
+        "top-down input to layer 2": ["W_down₂"], "lateral input to layer 2": ["W_PI₂", "W_down₂"],
+        "top-down input to layer 1": ["W_down₁"], "lateral input to layer 1": ["W_PI₁", "W_down₁"], "no target": [],
+        "the target nudges the output": ["target"],
+        "interneurons of layer 2": ["nudge₂"], "apical voltage of layer 2": ["W_down₂", "W_PI₂"],
+        "somata of layer 2": ["v_A₂"], "interneurons of layer 1": ["nudge₁"],
+        "apical voltage of layer 1": ["W_down₁", "W_PI₁"], "somata of layer 1": ["v_A₁"],
+        "plasticity": ["W₁", "W₂", "W₃"],
+    }  # fmt: skip
+    ends = {bundle["name"]: (bundle["kind"], len(bundle["pairs"])) for bundle in panel["edges"]}
+    assert ends["W_PI₁"] == ("bar", 9) and ends["W_PI₂"] == ("bar", 6) and ends["W_down₂"] == ("arrow", 6)
+    assert ends["nudge₂"] == ("arrow", 2) and ends["v_A₁"] == ("trunk", 3)
+    order = [node["name"] for node in panel["nodes"]]
+    named = {bundle["name"]: [[order[i] for i in pair] for pair in bundle["pairs"]] for bundle in panel["edges"]}
+    assert named["nudge₂"] == [["soma 3a", "interneuron i3a"], ["soma 3b", "interneuron i3b"]]
+    assert ["interneuron i2c", "apical dendrite 1a"] in named["W_PI₁"]
+
+
+def test_the_story_after_the_target_follows_the_steady_state_downwards():
+    rule = circuits()
+    spec = microcircuit_walk(rule, four_inputs(), Y).spec
+    quiet, taught = rule.steady_state(four_inputs()), rule.steady_state(four_inputs(), Y)
+    cells = {"interneuron": "interneuron i3a", "apical": "apical dendrite 2a", "soma": "soma 2a"}
+    parts = "interneurons", "apical voltage", "somata"
+    for moved, label in enumerate(["the target nudges the output", *(f"{part} of layer 2" for part in parts)]):
+        _, shown = at_step(spec, label)
+        for i, (kind, name) in enumerate(cells.items()):
+            state = taught if i < moved else quiet
+            assert shown[name] == pytest.approx(state[kind, 2][0, 0].item(), rel=2e-3, abs=1e-12), (label, name)
+    # Bars of the error: each layer's with its soma, and nothing before there is a target.
+    errors = dict(zip(spec["steps"], spec["panels"][2]["values"], strict=True))
+    assert not any(errors["no target"])
+    assert not any(errors["apical voltage of layer 2"][3:6]) and all(errors["somata of layer 2"][3:6])
+    assert not any(errors["apical voltage of layer 1"][:3]) and all(errors["somata of layer 1"][:3])
+
+
+@pytest.mark.parametrize("options", [{}, {"lateral": "learned"}, {"mixing": "convex"}])
+def test_numbers_in_the_texts_of_the_circuits(options):
+    rule = circuits(**options)
+    texts = said(rule)
+    quiet, taught = rule.steady_state(four_inputs()), rule.steady_state(four_inputs(), Y)
+
+    def most(values: torch.Tensor) -> float:
+        return values.abs().max().item()
+
+    def number(text: str) -> float:
+        figures, _, power = text.removesuffix(".").replace("−", "-").partition("×10")
+        return float(figures) * 10.0 ** int(power.translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")) or 0)
+
+    def last(label: str, word: str) -> float:
+        return number(texts[label].split(word)[1].split()[0])
+
+    for k in (2, 1):
+        assert last(f"top-down input to layer {k}", "up to ") == pytest.approx(most(quiet["top_down", k]), rel=0.05)
+        moved = taught["interneuron", k] - quiet["interneuron", k]
+        assert last(f"interneurons of layer {k}", "up to ") == pytest.approx(most(moved), rel=0.05)
+        largest = most(taught["apical", k])
+        assert last(f"apical voltage of layer {k}", "v_A is up to ") == pytest.approx(largest, rel=0.05)
+        assert last(f"somata of layer {k}", "up to ") == pytest.approx(rule.lam * largest, rel=0.05)
+        if most(quiet["apical", k]) > 1e-9:
+            change = taught["apical", k] - quiet["apical", k]
+            assert last(f"apical voltage of layer {k}", "it by up to ") == pytest.approx(most(change), rel=0.05)
+            assert "the error" not in texts[f"somata of layer {k}"]
+    nudge = taught["soma", 3] - quiet["soma", 3]
+    assert last("the target nudges the output", "up to ") == pytest.approx(most(nudge), rel=0.05)
+    if options:
+        pair = [max(most(s["apical", k]) for k in (1, 2)) for s in (taught, quiet)]
+        given = [number(part.split()[0].strip(",:")) for part in texts["plasticity"].split("up to ")[1:]]
+        assert given == pytest.approx(pair, rel=0.05)
+    else:
+        assert "feedback alignment" in texts["plasticity"]
+
+
+def test_what_is_not_cancelled_moves_somata_though_there_is_no_target():
+    rule = circuits(lateral="learned", lam=0.2)
+    spec = microcircuit_walk(rule, four_inputs(), Y).spec
+    quiet = rule.steady_state(four_inputs())
+    errors = dict(zip(spec["steps"], spec["panels"][2]["values"], strict=True))
+    for layer, cells in ((2, slice(3, 6)), (1, slice(0, 3))):
+        moved = torch.sigmoid(quiet["soma", layer]) - torch.sigmoid(quiet["basal", layer])
+        shown = errors[f"lateral input to layer {layer}"][cells]
+        np.testing.assert_allclose(shown, moved[0] / 0.2 ** (4 - layer), rtol=2e-3)
+
+
+def test_rounding_does_not_break_the_silence():
+    rule = circuits(lateral="learned")
+    rule.set_self_predicting()
+    with torch.no_grad():
+        rule.W_PI1.mul_(1 + 2**-50)
+    assert rule.apical(four_inputs())[1].any()
+    assert "All apical dendrites are silent" in said(rule)["no target"]
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 2), (4, 4, 4, 4), (2, 3, 1, 4, 2)])
+def test_circuits_of_any_depth_that_is_allowed(sizes):
+    rule = Microcircuits(PyramidalNetwork(sizes, width=1.0), lam=0.2)
+    spec = microcircuit_walk(rule, four_inputs()[:, : sizes[0]].float(), Y).spec
+    assert len(spec["steps"]) == 6 * rule.network.depth
+    panel = spec["panels"][0]
+    places = [(node["x"], node["y"]) for node in panel["nodes"]]
+    assert len(set(places)) == len(places)
+    # No interneuron stands in a trunk: in its row, its layer's pyramidal cells are half a unit away.
+    xs = {node["name"]: node["x"] for node in panel["nodes"]}
+    order = [node["name"] for node in panel["nodes"]]
+    for bundle in panel["edges"]:
+        if bundle["name"].startswith("W_PI"):
+            assert all(abs(xs[order[i]] - xs[order[j]]) % 1 == 0.5 for i, j in bundle["pairs"])
+    assert "silent" in spec["texts"][spec["steps"].index("no target")]
+
+
 def test_the_last_step_of_the_circuits_has_the_angles_to_backprop():
     for options in ({}, {"feedback": "symmetric", "lam": 0.01}):
         rule = circuits(**options)

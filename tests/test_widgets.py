@@ -233,6 +233,22 @@ INVALID: list[tuple[Callable[[], object], str]] = [
     (lambda: circuit(shapes={"in": "star"}), r"shape of 'in' is 'star'; it must be one of"),
     (lambda: circuit(scales={"s": (1, ["in"])}), r"nodes \['out'\] are in no scale"),
     (lambda: circuit(key={"star": "a"}), r"key explains 'star'"),
+    (lambda: circuit(shapes={"on": "circle"}), r"diagram panel 'Circuit': shapes names 'on'; the nodes are \['in"),
+    (lambda: circuit(labels={"on": "o"}), r"labels names 'on'"),
+    (lambda: circuit(since={"on": 1}), r"since names 'on'; the nodes are"),
+    (lambda: circuit(since={"out": STEPS}), r"since of 'out' is 6; .* from 0 to 5"),
+    (lambda: circuit(active=[[]]), r"active has length 1 and values 6"),
+    (lambda: circuit(bands={"b": ["on"]}), r"band 'b' names 'on'"),
+    (lambda: circuit(scales={"s": (0, ["in", "out"])}), r"limit of the scale 's' is 0; it must be above 0"),
+    (lambda: circuit(scales={"s": (1, ["in", "out"]), "t": (1, ["out"])}), r"node 'out' is in two scales"),
+    (lambda: circuit(row=0), r"row is 0; it must be above 0"),
+    (lambda: diagram("D", {"a": (0, 0)}, [[1, 2]], {}, "alt"), r"each step of values has length 2 and nodes 1"),
+    (lambda: diagram("D", {"a": (0, NAN)}, [[1]], {}, "alt"), r"the positions of nodes holds nan"),
+    (lambda: diagram("D", {"a": (0, 0)}, [[NAN]], {}, "alt"), r"values holds nan"),
+    (lambda: diagram("D", {"a": (0, 0)}, [[1]], {"e": ("line", [])}, "alt"), r"edges 'e' are of kind 'line'"),
+    (lambda: diagram("D", {"a": (0, 0)}, [[1]], {"e": ("bar", [("a", "b")])}, "alt"), r"edges 'e' names 'b'"),
+    (lambda: diagram("D", {"a": (0, 0)}, [[1]], {}, " "), r"alt is empty"),
+    (lambda: diagram("D", {}, [[1]], {}, "alt"), r"0 nodes; there must be from 1 to 60"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", since={"b": 0}), r"since names 'b'; the arrows are \['a'\]"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", since={"a": 1}), r"since of 'a' is 1; .* from 0 to 0"),
     (lambda: vectors("A", {"a": [[1, 2]]}, "x", "y", halfplane="b"), r"halfplane is 'b'.*\['a'\]"),
@@ -643,6 +659,25 @@ def circuit(nodes=None, **options) -> dict:
     return diagram("Circuit", nodes, [[0.5, k - 3] for k in EPOCHS], {"w": ("arrow", [("in", "out")])}, "Two.", **given)
 
 
+def dense() -> dict:
+    """Four nodes of every shape, half of them shifted, with long values that change, and a bundle of every kind."""
+    shapes = ["circle", "square", "ellipse", "hexagon"]
+    nodes = {f"{shape} {i}": (i + 0.5 * (y % 2), y) for y, shape in enumerate(shapes) for i in range(4)}
+    rows = [list(nodes)[4 * y : 4 * y + 4] for y in range(4)]
+    return diagram(
+        "Dense", nodes, [[(-1) ** (i + k) * 10.0 ** (-i % 5 - k % 2) * 1.2 for i in range(16)] for k in EPOCHS],
+        {kind: (kind, [(a, b) for a in below for b in above])
+         for kind, below, above in zip(("arrow", "bar", "trunk"), rows, rows[1:], strict=False)},
+        "Four rows.", shapes={name: name.split()[0] for name in nodes},
+        labels={name: f"i{i}b" for i, name in enumerate(rows[0] + rows[1])}, active=[["arrow", "bar", "trunk"]] * STEPS,
+        bands={"layer 1": rows[0], "layer 2": rows[1] + rows[2], "output": rows[3]},
+        scales={"all but the small ones": (1.2, list(nodes)[:8]), "the small ones": (0.0012, list(nodes)[8:])},
+        key={"circle": "soma (input: a rate)", "square": "interneuron", "ellipse": "apical dendrite",
+             "arrow": "excites", "bar": "inhibits", "new": "has changed", "empty": "not known yet"},
+        clabel="voltage above rest (mV)",
+    )  # fmt: skip
+
+
 #: where each point lies, and at which step it appears
 POINTS = {"h": ([0.2, 0.1], 0), "g(h)": ([0.25, 0.15], 2), "TP": ([-0.6, 0.5], 3), "exact": ([0.2, 0.1], 3)}
 
@@ -665,6 +700,7 @@ def crowded() -> StepPlayer:
                 origin={name: [at] * STEPS for name, (at, _) in POINTS.items()},
                 since={name: step for name, (_, step) in POINTS.items()}),
         circuit(bands={"a layer": ["out"]}, key={"circle": "soma", "new": "has changed", "empty": "not known yet"}),
+        dense(),
         image("Tall", np.ones((STEPS, 200, 5)), "alt", xlabel="class", ylabel="hidden unit",
               clabel="weight (arbitrary units)"),
         image("Wide", np.ones((STEPS, 3, 400)), "alt", xlabel="hidden unit", clabel="rate (Hz)"),
@@ -707,19 +743,94 @@ def test_points_appear_when_they_are_known(show):
 
 @pytest.mark.browser
 def test_a_diagram_shows_what_is_known_and_what_carries_a_signal(show):
-    page = show(player([circuit()]))
+    page = show(player([circuit(scales={"": (1, ["in", "out"])})]))
     panel = page.locator(".bp-panel-diagram")
-    box = {}
+    first, second = panel.locator(".bp-node").nth(0), panel.locator(".bp-node").nth(1)
+    fill = "e => [getComputedStyle(e).fill, getComputedStyle(e).strokeDasharray]"
+    paper = "rgb(255, 255, 255)"
     for k in EPOCHS:
-        texts = [text for text in panel.locator("svg text").all_text_contents() if text]
-        assert "0.50" in texts
-        value = {2: "−1.0", 3: "0", 4: "1.0", 5: "2.0"}.get(k)
-        assert value is None or value in texts, (k, texts)
+        assert first.locator(".bp-node-value").text_content() == "0.50"
+        value = {2: "−1.0", 3: "0", 4: "1.0", 5: "2.0"}.get(k, "")
+        assert second.locator("text").all_text_contents() == ["o", value]
+        # From blue over white to orange, and beyond the limit no further; without a value, paper and a broken rim.
+        end = "rgb(138, 54, 0)"
+        colour = {2: "rgb(0, 68, 127)", 3: paper, 4: end, 5: end}.get(k, paper)
+        assert second.locator(".bp-body").evaluate(fill) == [colour, "none" if k >= 2 else "3px, 3px"]
+        assert second.locator(".bp-new").count() == (k >= 2), "its value is another in each of these steps"
+        assert first.locator(".bp-new").count() == 0
+        assert panel.locator(".bp-wire-arrow.bp-on").count() == (k == 2)
         said = panel.locator("svg[role=img] > desc").text_content()
-        assert ("Not known yet: out" in said) == (k < 2), (k, said)
-        box[k] = panel.inner_html()
+        assert said == {
+            0: "Two. As before: in 0.50. Not known yet: out.",
+            1: "Two. As before: in 0.50. Not known yet: out.",
+            2: "Two. Edges with signals: w. New in this step: out −1.0. As before: in 0.50.",
+        }.get(k, f"Two. New in this step: out {value}. As before: in 0.50.")
         page.locator(".bp-next").click(force=True)
-    assert "w" in box[2] and box[0] != box[2] != box[3], "a signal and a change are seen"
+
+
+NODES = """els => els.map((e) => {
+  const { x, y, width, height } = e.getBBox();
+  return [x + width / 2, y + height / 2, width / 2, height / 2];
+})"""
+
+
+@pytest.mark.browser
+def test_nodes_and_edges_of_a_diagram_are_where_they_were_put(show):
+    places = {"a": (0, 0), "b": (1, 0), "c": (0.5, 2)}
+    edges = {"up": ("arrow", [("a", "c"), ("b", "c")]), "across": ("bar", [("a", "b")])}
+    panel = diagram("D", places, [[1, -1, 0.5]] * STEPS, edges, "Three.", active=[["across"], ["up"], *[[]] * 4])
+    page = show(player([panel]))
+    boxes = np.array(page.locator(".bp-node .bp-body").evaluate_all(NODES))
+    (ax, ay), (bx, by), (cx, cy) = boxes[:, :2]
+    assert bx - ax > 80 and ay == pytest.approx(by) and cx == pytest.approx((ax + bx) / 2)
+    assert ay - cy == pytest.approx(2 * panel["row"]), "y upwards"
+    drawn = ".bp-wire-arrow .bp-wire-shaft", ".bp-wire-arrow .bp-wire-end", ".bp-wire-bar .bp-wire-shaft"
+    shafts, heads, bar = (numbers(page.locator(name).first.get_attribute("d")) for name in drawn)
+    radius = boxes[:, 2]
+    assert math.dist(shafts[:2], (ax, ay)) == pytest.approx(radius[0], abs=0.2)  # from the outline of a …
+    assert math.dist(heads[:2], (cx, cy)) == pytest.approx(radius[2] + 2, abs=0.2)  # … to just before that of c
+    assert math.dist(shafts[4:6], (bx, by)) == pytest.approx(radius[1], abs=0.2)
+    assert bar[0] == pytest.approx(ax + radius[0], abs=0.2) and bar[1] == pytest.approx(bar[3])
+    for now in (["bp-wire bp-wire-arrow", "bp-wire bp-wire-bar bp-on"],
+                ["bp-wire bp-wire-bar", "bp-wire bp-wire-arrow bp-on"],  # what is strong lies above
+                ["bp-wire bp-wire-arrow", "bp-wire bp-wire-bar"]):
+        assert page.locator("g.bp-wire").evaluate_all("els => els.map((e) => e.getAttribute('class'))") == now
+        page.locator(".bp-next").click()
+
+
+ON_NODES = """els => els.filter((e) => e.textContent).map((e) => {
+  const light = (colour) => colour.match(/\\d+/g).slice(0, 3).map((c) => c / 255)
+    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const both = [e, e.closest(".bp-node").querySelector(".bp-body")].map((x) => light(getComputedStyle(x).fill));
+  return [(Math.max(...both) + 0.05) / (Math.min(...both) + 0.05), e.textContent];
+})"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_values_can_be_read_on_their_colours(show, theme):
+    """Every colour of the map, and nodes without a value, whose label stands on paper."""
+    names = {str(i): (i % 10, i // 10) for i in range(21)}
+    late = {name: STEPS - 1 for name in list(names)[:3]}
+    labels = dict.fromkeys(names, "o")
+    panel = diagram("D", names, [np.linspace(-1, 1, 21)] * STEPS, {}, "All.", since=late, labels=labels)
+    page = show(player([panel]), theme=theme)
+    ratios = page.locator(".bp-node text").evaluate_all(ON_NODES)
+    assert len(ratios) == 2 * 21 - 3
+    assert [pair for pair in ratios if pair[0] < 4.5] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [400, 620, 700, 800, 1400])
+def test_nodes_of_a_diagram_do_not_hide_each_other(show, width):
+    """Also beside other panels, where its column is narrow."""
+    page = show(player([dense(), *every_panel()[:2]]), width=width)
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    boxes = page.locator(".bp-node .bp-body").evaluate_all(NODES)
+    for i, (x, y, w, h) in enumerate(boxes):
+        for x2, y2, w2, h2 in boxes[:i]:
+            assert abs(x - x2) >= w + w2 - 2 or abs(y - y2) >= h + h2, (width, i)
 
 
 @pytest.mark.browser
