@@ -355,7 +355,8 @@ function drawVectors(page, panel) {
     height,
     update(step) {
       drawn.forEach((parts) => Object.values(parts).forEach((part) => assign(part, { d: null })));
-      names.forEach((name) => { name.textContent = ""; });
+      // Places too: a step looks the same from whichever side it is reached.
+      names.forEach((name) => { assign(name, { x: 0, y: 0 }).textContent = ""; });
       if (half) assign(half, { d: null });
       const lines = now(step).map(({ arrow, i }) => ({ i, ...drawArrow(arrow, drawn[i], step) }));
       if (panel.path) now(step).forEach(({ arrow, i }) => drawPath(arrow, drawn[i], step));
