@@ -6,8 +6,8 @@ weights between the hidden layers frozen; 784-1000-10 with fixed or learned ones
 first network with cross-entropy. Of the rates 0.02, 0.05 and 0.1, fixed weights have the least validation error after
 five epochs at 0.05 (``--search`` prints it and records nothing). Learned top-down weights take the best after three
 epochs of the rates 0.05 and 0.1, with 0.001, 0.01 and 0.1 for the top-down weights. The rates of the other experiments
-are guesses, and symmetric weights would do better at a higher one. A run that is on record is not repeated. A table for people, then one
-line of JSON: ``{"<id>": test error}``.
+are guesses, and symmetric weights would do better at a higher one. A run that is on record is not repeated. A table for
+people, then one line of JSON: ``{"<id>": test error}``.
 
     python -m bioplaus_lite.data fetch mnist
     python benchmarks/microcircuit_runs.py [ID …] [--threads 1] [--search NAME RATE …]

@@ -7,6 +7,7 @@ is the reference. Every function leaves the rule's gradients, mode and weights a
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,9 @@ __all__ = [
     "error_angles",
     "feedback_product",
     "gauss_newton_angles",
+    "gradient_noise",
     "gradients",
+    "inverse_jacobian_angles",
     "participation_ratio",
     "path_feedback",
     "pseudo_inverse_angle",
@@ -248,6 +251,45 @@ def gauss_newton_angles(rule: TargetRule, x: Tensor, y: Tensor, *, damping: floa
     return dict(sorted(angles.items()))
 
 
+def inverse_jacobian_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
+    r"""``{l: mean over examples of the angle}`` between the error ``δ_l`` of the rule and that of an inverse.
+
+    .. math:: \delta^+_l = J_l^+\, e, \qquad J_l = \frac{\partial s}{\partial a_l}, \quad
+              e = \frac{\partial \mathcal L}{\partial s}, \qquad l < L
+
+    Backpropagation sends down :math:`J_l^\top e`, the direction in which the loss rises fastest.
+    :math:`-J_l^+ e` is the smallest change of the currents ``a_l`` of a hidden layer that moves the scores ``s`` by
+    ``-e``: a Gauss–Newton step. Both are defined for every rule that can say what its errors are. Singular values
+    below 1e-4 of the largest count as zero. Examples without any error are left out.
+
+    Args:
+        rule: any rule with hidden layers; of one without, the answer is empty.
+        x: ``(batch, n_0)``.
+        y: ``(batch,)``, int64 labels.
+
+    Source: Lillicrap et al. (2016), "pseudobackprop"; Bengio (2020) for targets. The question is the review's of 2019.
+    """
+    network, own = rule.network, rule.errors(x, y)
+    true_top = backprop_errors(rule, x, y)[network.depth].double()
+    with torch.no_grad():
+        activities = network.activities(x)
+    angles = {}
+    for layer in range(1, network.depth):
+        with frozen(rule), torch.enable_grad():
+            current = network.current(layer, activities[layer - 1]).detach().requires_grad_()
+            h = network.sigma(current)
+            for above in range(layer + 1, network.depth + 1):
+                s = network.current(above, h)
+                h = network.sigma(s) if above < network.depth else s
+            rows = [torch.autograd.grad(s[:, k].sum(), current, retain_graph=True)[0] for k in range(s.shape[1])]
+        jacobian = torch.stack([row.flatten(1) for row in rows], 1).double()  # (batch, classes, n_l)
+        # J⁺ = Jᵀ(JJᵀ)⁺: a decomposition of 10 × 10, not of 10 × n.
+        gram = torch.linalg.pinv(jacobian @ jacobian.transpose(1, 2), rtol=1e-8, hermitian=True)
+        step = ((true_top.unsqueeze(1) @ gram) @ jacobian).squeeze(1)
+        angles[layer] = angles_by_row(own[layer].flatten(1), step).nanmean().item()
+    return angles
+
+
 def _solve(jacobian: Tensor, e: Tensor, damping: float) -> Tensor:
     """``(JᵀJ + γs₁²I)⁻¹Jᵀe`` for each example, ``J⁺e`` without damping."""
     u, s, vt = torch.linalg.svd(jacobian, full_matrices=False)
@@ -290,14 +332,37 @@ def update_snr(rule: LearningRule, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     Raises:
         ValueError: fewer than two batches.
     """
-    drawn = [gradients(rule, x, y) for x, y in batches]
-    if len(drawn) < 2:
-        raise ValueError(f"a spread needs at least 2 batches, got {len(drawn)}")
-    snr = {}
+    drawn, snr = _drawn(rule, batches), {}
     for layer in drawn[0]:
         stack = torch.stack([g[layer] for g in drawn])
         snr[layer] = (stack.mean(0).norm() / stack.var(0).sum().sqrt()).item()
     return snr
+
+
+def gradient_noise(rule: LearningRule, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[int, float]:
+    r"""How much the gradient of each layer changes from batch to batch, at the *same* weights.
+
+    .. math:: \Bigl\langle \frac{\|\nabla_{i+1} - \nabla_i\|_F}{\|\nabla_i\|_F} \Bigr\rangle_i
+
+    What a change of the gradient between two batches amounts to when nothing has been learned in between. For
+    independent gradients of equal length that share no direction it is √2; what they share makes it smaller.
+
+    Raises:
+        ValueError: fewer than two batches.
+    """
+    drawn = _drawn(rule, batches)
+    changes = {
+        layer: [((b[layer] - a[layer]).norm() / a[layer].norm()).item() for a, b in pairwise(drawn)]
+        for layer in drawn[0]
+    }
+    return {layer: sum(values) / len(values) for layer, values in changes.items()}
+
+
+def _drawn(rule: LearningRule, batches: Iterable[tuple[Tensor, Tensor]]) -> list[dict[int, Tensor]]:
+    drawn = [gradients(rule, x, y) for x, y in batches]
+    if len(drawn) < 2:
+        raise ValueError(f"a spread needs at least 2 batches, got {len(drawn)}")
+    return drawn
 
 
 class Dynamics:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -124,6 +124,7 @@ def fit(
     seed: int = 0,
     measure: Callable[[LearningRule], Mapping[str, float]] | None = None,
     every: int | None = None,
+    marks: Sequence[int] = (),
     progress: bool | Callable[[int, int], None] = False,
 ) -> History:
     """Train ``rule`` and record what happens.
@@ -140,6 +141,7 @@ def fit(
         seed: of the order of the examples.
         measure: ``measure(rule)`` returns further values, recorded under the split ``rule``.
         every: examples between two records; by default one epoch. State zero is always recorded.
+        marks: further records, each after the batch that completes so many examples: what happens early is fast.
         progress: show a progress bar; or a function that is told ``(examples, all examples)`` after every batch.
 
     Returns:
@@ -157,6 +159,9 @@ def fit(
     every = len(x) if every is None else every
     if isinstance(every, bool) or not isinstance(every, int) or every < 1:
         raise ValueError(f"every must be a positive number of examples, not {every!r}")
+    for mark in marks:
+        if isinstance(mark, bool) or not isinstance(mark, int) or mark < 1:
+            raise ValueError(f"marks must be positive numbers of examples, not {mark!r}")
     if optimizer is None:
         optimizer = torch.optim.SGD(rule.parameter_groups(), lr=0.1, momentum=0.9)
     elif not isinstance(optimizer, torch.optim.Optimizer):
@@ -190,8 +195,8 @@ def fit(
                     error.history = history
                     raise
                 seconds += time.perf_counter() - start
-                crossed = (examples + len(xb)) // every > examples // every
-                examples += len(xb)
+                before, examples = examples, examples + len(xb)
+                crossed = examples // every > before // every or any(before < mark <= examples for mark in marks)
                 bar.update(len(xb))
                 told(examples, epochs * len(x))
                 if crossed:

@@ -96,6 +96,7 @@ def test_diagnostics_leave_no_trace(batch):
     state = {k: v.clone() for k, v in rule.state_dict().items()}
     grads = [p.grad.clone() for p in rule.network.parameters()]
     d.update_angles(rule, *batch), d.error_angles(rule, *batch), d.update_snr(rule, [batch, batch])
+    d.inverse_jacobian_angles(rule, *batch), d.gradient_noise(rule, [batch, batch])
     d.Dynamics(rule)(rule, *batch)
     assert all(torch.equal(state[k], v) for k, v in rule.state_dict().items())
     assert all(torch.equal(g, p.grad) for g, p in zip(grads, rule.network.parameters(), strict=True))
@@ -152,3 +153,55 @@ def test_independent_gradients_show_the_floor_of_root_two():
 def test_feedback_of_a_layer_that_has_none_is_refused(batch):
     with pytest.raises(ValueError, match="layers 2 … 3, not 1"):
         d.path_feedback(make("fa"), 1)
+
+
+@pytest.mark.parametrize("layer", [1, 2])
+def test_the_inverse_jacobian_error_is_the_smallest_that_moves_the_scores(batch, layer):
+    x, y = batch
+    rule = make("backprop")
+    net = rule.network
+    h = net.activities(x)
+    e = torch.softmax(h[-1], 1) - torch.nn.functional.one_hot(y, 4)
+
+    def scores(a):
+        above = torch.tanh(a)
+        for k in range(layer + 1, 4):
+            above = net.current(k, above)
+            above = torch.tanh(above) if k < 3 else above
+        return above
+
+    steps = []
+    for i in range(len(x)):  # one by one, by least squares
+        jacobian = torch.autograd.functional.jacobian(scores, net.current(layer, h[layer - 1][i]).detach())
+        steps.append(torch.linalg.lstsq(jacobian, e[i, :, None].detach(), driver="gelsd").solution[:, 0])
+    expected = d.angles_by_row(rule.errors(x, y)[layer], torch.stack(steps)).mean().item()
+    assert expected > 5
+    assert d.inverse_jacobian_angles(rule, x, y)[layer] == pytest.approx(expected, abs=1e-4)
+
+
+def test_feedback_by_the_pseudo_inverse_is_at_the_inverse_jacobian(batch):
+    rule = make_rule("fa", MLP((7, 6, 4), activation="relu", dtype=torch.float64, seed=1))
+    with torch.no_grad():
+        rule.network.b1.add_(10)  # every unit is on: the Jacobian is W₂ for all examples
+    rule.B2.copy_(torch.linalg.pinv(rule.network.W2.detach()))
+    assert d.inverse_jacobian_angles(rule, *batch)[1] == pytest.approx(0, abs=1e-4)
+    rule.B2.neg_()
+    assert d.inverse_jacobian_angles(rule, *batch)[1] == pytest.approx(180, abs=1e-4)
+
+
+def test_the_inverse_jacobian_exists_for_every_rule_that_has_hidden_layers():
+    x, y = torch.rand(5, 64, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 4
+    cnn = d.inverse_jacobian_angles(make_rule("backprop", CNN((1, 8, 8), (3, 4), 4)), x, y)
+    assert sorted(cnn) == [1, 2] and all(0 < angle < 90 for angle in cnn.values())
+    assert d.inverse_jacobian_angles(make_rule("backprop", MLP((64, 4))), x, y) == {}
+
+
+def test_gradient_noise_of_known_gradients(batch):
+    rule = make("fa")
+    x, y = batch
+    parts = [(x[:8], y[:8]), (x[8:14], y[8:14]), (x[14:], y[14:])]
+    g = [d.gradients(rule, *part)[2] for part in parts]
+    expected = ((g[1] - g[0]).norm() / g[0].norm() + (g[2] - g[1]).norm() / g[1].norm()) / 2
+    assert d.gradient_noise(rule, parts)[2] == pytest.approx(expected.item())
+    with pytest.raises(ValueError, match="at least 2 batches, got 1"):
+        d.gradient_noise(rule, parts[:1])

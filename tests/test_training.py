@@ -37,6 +37,22 @@ def test_every_counts_examples_within_epochs(data):
     assert history.curve("loss", "train")[0] == [60, 120, 180, 240]
 
 
+def test_marks_add_records_after_the_batch_that_completes_them(data):
+    history = fit(rule(), data, data, epochs=2, batch_size=20, marks=[1, 20, 50, 130, 999])
+    assert history.curve("loss")[0] == [0, 20, 60, 120, 140, 240]
+    assert history.curve("loss", "train")[0] == [20, 60, 120, 140, 240]
+
+
+def test_weights_that_are_held_fixed_are_given_to_no_optimiser(data):
+    r = rule("kolen_pollack")
+    r.network.W1.requires_grad_(False)
+    (forward, feedback), before = r.parameter_groups(), r.network.W1.detach().clone()
+    assert forward["name"] == "forward" and feedback["name"] == "feedback"
+    assert not any(p is r.network.W1 for group in (forward, feedback) for p in group["params"])
+    fit(r, data, epochs=1)
+    assert torch.equal(r.network.W1, before)
+
+
 def test_the_running_training_loss_is_the_mean_of_the_batch_losses(data):
     r = rule("backprop")
     expected = evaluate(r, *data)["loss"]
@@ -107,6 +123,8 @@ def test_zero_epochs_only_measure(data):
         ({"epochs": 1.5}, r"not 1\.5"),
         ({"batch_size": 0}, "not 0"),
         ({"every": 0}, "not 0"),
+        ({"marks": [10, 0]}, "marks must be positive numbers of examples, not 0"),
+        ({"marks": [2.5]}, r"not 2\.5"),
     ],
 )
 def test_bad_numbers_are_named(data, options, message):

@@ -98,9 +98,12 @@ class LearningRule(nn.Module):
         return loss
 
     def parameter_groups(self) -> list[dict]:
-        """Parameter groups for an optimiser: ``forward`` weights and, if the rule learns any, ``feedback``."""
-        forward = list(self.network.parameters())
-        known = {id(p) for p in forward}
+        """Parameter groups for an optimiser: ``forward`` weights and, if the rule learns any, ``feedback``.
+
+        Weights of the network that are held fixed, with ``requires_grad_(False)``, are in neither.
+        """
+        known = {id(p) for p in self.network.parameters()}
+        forward = [p for p in self.network.parameters() if p.requires_grad]
         feedback = [p for p in self.parameters() if id(p) not in known]
         groups = [{"params": forward, "name": "forward"}]
         return [*groups, {"params": feedback, "name": "feedback"}] if feedback else groups

@@ -34,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "validation": {"size": 5000, "seed": 0},
     "examples": None,
     "every": None,
+    "marks": [],
     "seed": None,
     "purpose": "result",
 }
@@ -93,7 +94,7 @@ class Run:
     def quick(self) -> Run:
         """The same run on a few hundred of the shipped examples, one epoch; trials of two values only."""
         short = {"subset": "shipped", "examples": 300, "validation": {"size": 100, "seed": 0}, "epochs": 1}
-        short |= {"every": None, "batch_size": min(self.parameters["batch_size"], 100)}
+        short |= {"every": None, "marks": [], "batch_size": min(self.parameters["batch_size"], 100)}
         search = replace(self.search, values=self.search.values[:2], epochs=1) if self.search else None
         kept = [t for t in self.trials if t.name.endswith(tuple(f"-{_label(self.search, v)}" for v in search.values))]
         return replace(
@@ -222,7 +223,8 @@ def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
                 raise ValueError(f"search: {search.key} is given, so there is nothing to search")
             for value, seed in itertools.product(search.values, search.seeds):
                 label = _label(search, value)
-                trial = {**parameters, "seed": seed, "epochs": search.epochs, "every": None, "purpose": "search"}
+                trial = {**parameters, "seed": seed, "epochs": search.epochs, "purpose": "search"}
+                trial |= {"every": None, "marks": []}
                 made = Run(f"{stem}-{label}-s{seed}", group, f"{full}-{label}", trial)
                 trials.append(made.set(search.key, value))
         for seed in seeds:
@@ -265,6 +267,10 @@ def _check_numbers(p: Mapping[str, Any]) -> None:
     for name in ("examples", "every"):
         if p[name] is not None:
             _whole(name, p[name], 1, spec.n_train - p["validation"]["size"] if name == "examples" else None)
+    if not isinstance(p["marks"], list):
+        raise ValueError(f"marks must be a list of numbers of examples, not {p['marks']!r}")
+    for mark in p["marks"]:
+        _whole("a mark", mark, 1)
     for name in ("network", "options", "optimizer"):
         if not isinstance(p[name], dict):
             raise ValueError(f"{name} must be a table, not {p[name]!r}")

@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bioplaus_lite.diagnostics import Dynamics, update_angles
+from bioplaus_lite.diagnostics import (
+    Dynamics,
+    error_angles,
+    gradient_noise,
+    inverse_jacobian_angles,
+    update_angles,
+    update_snr,
+)
 from bioplaus_lite.networks import CNN, MLP, Network
 from bioplaus_lite.rules import RULES, LearningRule, alternate
 from bioplaus_lite.rules.microcircuits import PyramidalNetwork
@@ -99,7 +106,8 @@ def build_network(settings: Mapping[str, Any], image_shape: Sequence[int], class
 
     Args:
         settings: ``type``, one of :data:`NETWORKS`, and its options: ``hidden`` (units of the hidden layers) for an
-            MLP or a RateNetwork, ``channels`` for a CNN, ``activation``, ``init``, ``dtype``, ``constants`` …
+            MLP or a RateNetwork, ``channels`` for a CNN, ``activation``, ``init``, ``dtype``, ``constants`` …; and
+            ``held``, the layers whose weights and biases stay as they are drawn.
         image_shape: ``(C, H, W)``.
         classes: units of the output layer.
         seed: of the weights.
@@ -113,7 +121,16 @@ def build_network(settings: Mapping[str, Any], image_shape: Sequence[int], class
         raise ValueError("network: the seed of the weights is the seed of the run; leave 'seed' out")
     if "dtype" in options:
         options["dtype"] = getattr(torch, one_of("dtype", options["dtype"], ("float32", "float64")))
-    return make(image_shape, classes, seed=seed, **options)
+    held = options.pop("held", [])
+    network = make(image_shape, classes, seed=seed, **options)
+    if held and isinstance(network, RateNetwork):
+        raise ValueError(f"network RateNetwork: held {held!r} is not possible; set the eta of these layers to 0")
+    for layer in held:
+        if layer not in range(1, network.depth + 1):
+            raise ValueError(f"network: held names layer {layer!r}; there are layers 1 to {network.depth}")
+        network.weight(layer).requires_grad_(False)
+        network.bias(layer).requires_grad_(False)
+    return network
 
 
 def build_rule(name: str, network: Network, *, seed: int, **options) -> LearningRule:
@@ -206,25 +223,42 @@ def scheduler_from(
 
 
 class Measures:
-    """What a training records beside loss and accuracy: angles and norms on a fixed batch.
+    """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
 
-    For each layer the angle between its update and the negative gradient (``update_angle_l``), and the norms that
-    :class:`~bioplaus_lite.diagnostics.Dynamics` returns. A spiking rule is also tested with spikes: then
-    ``spiking_accuracy`` is the accuracy on ``test`` that counts.
+    - ``update_angle_l``: between the rule's update and the negative gradient, in degrees;
+    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.diagnostics.Dynamics`;
+    - ``gradient_noise_l`` and ``snr_l``: how the update varies over ten parts of the batch, at the same weights;
+    - below the output, on the first 200 examples: ``error_angle_l`` between the rule's errors and those of backprop,
+      and ``inverse_angle_l`` between them and those of the pseudo-inverse of the Jacobian.
+
+    A spiking rule is also tested with spikes: then ``spiking_accuracy`` is the accuracy on ``test`` that counts.
 
     Args:
         rule: before its training.
-        x, y: the batch.
+        x, y: the batch, at least 20 examples.
         test: the test set.
     """
 
+    PARTS, FEW = 10, 200
+
     def __init__(self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor]) -> None:
         self.batch, self.test, self.dynamics = (x, y), test, Dynamics(rule)
+        self.parts = list(zip(x.chunk(self.PARTS), y.chunk(self.PARTS), strict=True))
         constants = getattr(rule, "constants", None)
         self.spiking = hasattr(rule, "predict_spiking") and constants.mode == "spiking"
 
     def __call__(self, rule: LearningRule) -> dict[str, float]:
-        values = {f"update_angle_{layer}": angle for layer, angle in update_angles(rule, *self.batch).items()}
+        hidden = range(1, rule.network.depth)
+        few = [part[: self.FEW] for part in self.batch]
+        errors = error_angles(rule, *few)
+        by_layer = {
+            "update_angle": update_angles(rule, *self.batch),
+            "snr": update_snr(rule, self.parts),
+            "gradient_noise": gradient_noise(rule, self.parts),
+            "error_angle": {layer: errors[layer] for layer in hidden},
+            "inverse_angle": inverse_jacobian_angles(rule, *few),
+        }
+        values = {f"{name}_{layer}": v for name, layers in by_layer.items() for layer, v in layers.items()}
         values |= self.dynamics(rule, *self.batch)
         if self.spiking:
             x, y = self.test
@@ -250,7 +284,7 @@ def _plain(value: float) -> float | None:
 
 
 def curves_of(history: History, passes: int = 1) -> dict[str, dict[str, list]]:
-    """``{split: {"epoch": […], "examples": […], metric: […], …}}``: a history as lists.
+    """``{split: {"epoch": […], "examples": […], "seconds": […], metric: […], …}}``: a history as lists.
 
     Args:
         history: of a training.
@@ -259,10 +293,11 @@ def curves_of(history: History, passes: int = 1) -> dict[str, dict[str, list]]:
     curves: dict[str, dict[str, list]] = {}
     for split, frame in history.frame.groupby("split", sort=False):
         table = frame.pivot(index="examples", columns="metric", values="value")
-        epochs = frame.drop_duplicates("examples").set_index("examples").epoch
+        at = frame.drop_duplicates("examples").set_index("examples").loc[table.index]
         curves[split] = {
-            "epoch": [_plain(e / passes) for e in epochs.loc[table.index]],
+            "epoch": [_plain(e / passes) for e in at.epoch],
             "examples": table.index.tolist(),
+            "seconds": [_plain(s) for s in at.seconds],
         }
         curves[split] |= {metric: [_plain(v) for v in table[metric]] for metric in table}
     return curves

@@ -37,7 +37,10 @@ _DECIDES: dict[str, tuple[str, ...]] = {
     "rules.base": (),
     "runs.recipe": (),
     "data": ("load", "Dataset", "stratified_indices"),
-    "diagnostics": ("angle", "angles_by_row", "gradients", "true_gradients", "update_angles", "Dynamics"),
+    "diagnostics": (
+        "angle", "angles_by_row", "gradients", "true_gradients", "update_angles", "backprop_errors", "error_angles",
+        "inverse_jacobian_angles", "update_snr", "gradient_noise", "_drawn", "Dynamics",
+    ),
 }
 
 
