@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from bioplaus_lite.training import History
 
-__all__ = ["COLOURS", "LABELS", "STYLE", "arrows", "curves", "digits", "learning_curves"]
+__all__ = ["COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "learning_curves"]
 
 #: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
@@ -50,6 +51,61 @@ LABELS = {
     "segregated": "Segregated compartments",
     "microcircuits": "Dendritic microcircuits",
 }
+
+#: What the runs of the review's experiment are called where there is little room.
+SHORT = {
+    "mlp": "Backprop",
+    "cnn": "Backprop, CNN",
+    "fa": "FA",
+    "dfa": "DFA",
+    "usf": "uSF",
+    "frsf": "frSF",
+    "brsf": "brSF",
+    "weight_mirror": "Weight mirror",
+    "kolen_pollack": "Kolen–Pollack",
+    "tp": "TP",
+    "dtp": "DTP",
+    "sdtp": "SDTP",
+    "ao_sdtp": "AO-SDTP",
+    "segregated": "Segregated, spikes",
+    "segregated_rate": "Segregated, rates",
+    "microcircuits": "Microcircuits",
+}
+
+
+def bands(
+    frame: pd.DataFrame,
+    *,
+    xlabel: str = "training examples seen",
+    ylabel: str,
+    title: str = "",
+    against: str = "examples",
+    ax: Axes | None = None,
+    **line,
+) -> Axes:
+    """Mean over seeds of each run's curve, and a band from the lowest seed to the highest.
+
+    A run has the same colour and dashes in all figures.
+
+    Args:
+        frame: of :func:`~bioplaus_lite.runs.results.tidy`, one metric; ``name`` is one of :data:`SHORT`.
+        xlabel, ylabel: quantities with units.
+        title: of the axes.
+        against: ``examples``, ``seconds`` or ``epoch``.
+        ax: axes to draw on.
+        line: further properties of the lines, ``linewidth``, ``alpha`` …
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    for name, own in frame.groupby("name", sort=False):
+        place = list(SHORT).index(name)
+        seeds = [seed for _, seed in own.groupby("seed")]
+        x, values = (np.stack([seed[what] for seed in seeds]) for what in (against, "value"))
+        x = x.mean(0)  # seconds differ between seeds
+        style = {"color": COLOURS[place % 8], "linestyle": _LINES[place // 8], "label": SHORT[name]} | line
+        ax.plot(x, values.mean(0), **style)
+        ax.fill_between(x, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    return ax
 
 
 def curves(

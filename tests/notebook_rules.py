@@ -37,6 +37,20 @@ SKELETON = (
     "Summary",
     "Further reading",
 )
+# Of the chapters that report trainings on record.
+EXPERIMENT = (
+    "In one sentence",
+    "Before you start",
+    "What is measured",
+    "Check it",
+    "The runs",
+    "See it",
+    "What the review said",
+    "What these numbers cannot say",
+    "Exercises",
+    "Summary",
+    "Further reading",
+)
 BEFORE_YOU_START = ("Objectives", "Prerequisites", "Reading time")
 MIN_EXERCISES = 4
 
@@ -282,17 +296,17 @@ def citation_problems(text: str, entries: Iterable[str]) -> list[str]:
 # --- rules for chapters --------------------------------------------------------------------------------------
 
 
-def skeleton_problems(notebook: NotebookNode) -> list[str]:
+def skeleton_problems(notebook: NotebookNode, skeleton: tuple[str, ...] = SKELETON) -> list[str]:
     """The sections that every chapter has, in their order; others may stand between them."""
     found, problems, position = headings(notebook), [], 0
-    for title in SKELETON:
+    for title in skeleton:
         places = [i for i, heading in enumerate(found) if re.match(rf"{re.escape(title)}(?!\w)", heading)]
         if not places:
             problems.append(f"no section '## {title}'")
         elif len(places) > 1:
             problems.append(f"section '## {title}' occurs {len(places)} times")
         elif places[0] < position:
-            problems.append(f"section '## {title}' stands before '## {found[position]}'; see the order in SKELETON")
+            problems.append(f"section '## {title}' stands before '## {found[position]}'; see the order in its skeleton")
         else:
             position = places[0]
     before, _ = section(notebook, "Before you start")
@@ -303,6 +317,11 @@ def skeleton_problems(notebook: NotebookNode) -> list[str]:
     if not numbered_equations(notebook):
         problems.append("no numbered equation: $$ … $$ (eq:name), or {math} with :label:")
     return problems
+
+
+def experiment_problems(notebook: NotebookNode) -> list[str]:
+    """The sections of a chapter that reports trainings on record, in their order."""
+    return skeleton_problems(notebook, EXPERIMENT)
 
 
 def numbered_equations(notebook: NotebookNode) -> int:

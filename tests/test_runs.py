@@ -16,14 +16,18 @@ from pathlib import Path
 
 import nbformat
 import notebook_rules as rules
+import numpy as np
+import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from conftest import ROOT
 from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bioplaus_lite import MLP, make_rule
-from bioplaus_lite.runs import records, runner
+from bioplaus_lite.plots import bands
+from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
@@ -257,7 +261,7 @@ def test_of_the_code_only_what_can_change_a_result_counts(tmp_path: Path):
     assert changed("fa", "train.ipynb", "the authors'", "its authors'") == set()
 
 
-def record(name: str, **more) -> dict:
+def record(name: str, /, **more) -> dict:
     keys = {"rule": "fa", "dataset": "mnist", "sizes": [4, 3], "seed": 0, "epochs": 1, "test_error": 0.5}
     return {"id": name, **keys, **more}
 
@@ -291,6 +295,70 @@ def test_results_of_different_code_are_not_mixed(tmp_path: Path, first: dict, se
         load_runs("r-", tmp_path)
     assert len(load_runs("r-", tmp_path, mixed=True)) == 2
     assert len(load_runs("r-0", tmp_path)) == 1
+
+
+def test_trials_of_a_search_are_loaded_only_when_asked_for(tmp_path: Path):
+    save_run(record("r-0"), tmp_path)
+    save_run(record("r-lr1-s0", parameters={"purpose": "search"}), tmp_path)
+    assert load_runs("r-", tmp_path).id.tolist() == ["r-0"]
+    assert load_runs("r-", tmp_path, purpose="search").id.tolist() == ["r-lr1-s0"]
+    with pytest.raises(FileNotFoundError, match=r"none of the 1 runs called 'r-0'… in .* is a search"):
+        load_runs("r-0", tmp_path, purpose="search")
+
+
+# ---------------------------------------------------------------------------------------------- tables of results
+
+
+@pytest.fixture
+def curves_on_record(tmp_path: Path) -> pd.DataFrame:
+    for seed, top in ((0, 0.8), (1, 0.9)):
+        at = {"epoch": [0.0, 0.5, 1.0], "examples": [0, 50, 100], "seconds": [0.0, 1.0 + seed, 2.0 + 2 * seed]}
+        curves = {"validation": at | {"accuracy": [0.1, 0.5, top]}}
+        save_run(record(f"r-mlp-s{seed}", name="mlp", seed=seed, metrics=curves), tmp_path)
+    return load_runs("r-", tmp_path)
+
+
+def test_tidy_has_a_row_for_each_value(curves_on_record):
+    frame = tidy(curves_on_record, "accuracy")
+    assert frame.columns.tolist() == ["dataset", "name", "rule", "seed", "epoch", "examples", "seconds", "value"]
+    assert frame[frame.seed == 1].value.tolist() == [0.1, 0.5, 0.9]
+    assert frame[frame.seed == 1].seconds.tolist() == [0, 2, 4]
+    with pytest.raises(KeyError, match="r-mlp-s0 recorded no 'loss'; on 'validation' it has epoch, examples"):
+        tidy(curves_on_record, "loss")
+    with pytest.raises(KeyError, match="its splits are validation"):
+        tidy(curves_on_record, "loss", "test")
+
+
+def test_the_interval_is_that_of_scipy_and_covers_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(5.0, 2.0, (4000, 3))
+    one = scipy.stats.ttest_1samp(draws[0], 0).confidence_interval(0.9)
+    mean, half = mean_and_interval(draws[0], 0.9)
+    assert (mean - half, mean + half) == pytest.approx((one.low, one.high))
+    covered = [abs(m - 5.0) <= h for m, h in map(mean_and_interval, draws)]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+    assert mean_and_interval([3.0])[0] == 3.0 and np.isnan(mean_and_interval([3.0])[1])
+    for bad, level in (([], 0.95), ([1.0, 2.0], 1.0)):
+        with pytest.raises(ValueError, match=f"not {len(bad)} values and {level}"):
+            mean_and_interval(bad, level)
+
+
+def test_where_a_curve_reaches_a_target(curves_on_record):
+    curve = tidy(curves_on_record.query("seed == 1"), "accuracy")
+    assert reached(curve, 0.3) == pytest.approx(25)
+    assert reached(curve, 0.7, "seconds") == pytest.approx(3)
+    assert reached(curve, 0.05) == 0
+    assert np.isnan(reached(curve, 0.95))
+
+
+def test_the_bands_of_a_figure_are_the_seeds(curves_on_record):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    ax = bands(tidy(curves_on_record, "accuracy"), ylabel="accuracy")
+    (line,), (band,) = ax.get_lines(), ax.collections
+    assert line.get_label() == "Backprop"
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.1], [50, 0.5], [100, 0.85]])
+    edges = band.get_paths()[0].vertices
+    assert edges[edges[:, 0] == 100, 1].min() == 0.8 and edges[:, 1].max() == 0.9
+    plt.close()
 
 
 # --- doing runs, with a stand-in for the training --------------------------------------------------------------

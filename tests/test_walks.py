@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from bioplaus_lite import CNN, MLP
 from bioplaus_lite.diagnostics import error_angles
 from bioplaus_lite.rules import DifferenceTargetPropagation, Microcircuits, SimplifiedDTP, TargetPropagation
 from bioplaus_lite.rules.microcircuits import PyramidalNetwork
-from bioplaus_lite.walks import backprop_walk, microcircuit_walk, target_walk
+from bioplaus_lite.walks import backprop_walk, microcircuit_walk, target_walk, training_walk
 
 SIZES = (3, 4, 3, 2)
 X, Y = torch.tensor([[0.9, -0.1, 0.6]], dtype=torch.float64), torch.tensor([1])
@@ -398,3 +399,39 @@ def test_the_walk_of_circuits_names_what_it_cannot_show():
     wide = Microcircuits(PyramidalNetwork((4, 5, 2), dtype=torch.float64))
     with pytest.raises(ValueError, match=r"up to 4 units each, not 1 and \(4, 5, 2\)"):
         microcircuit_walk(wide, four_inputs(), Y)
+
+
+# ----------------------------------------------------------------------------------------------------- trainings
+
+
+def trainings(**changes) -> pd.DataFrame:
+    rows = [
+        {"dataset": dataset, "name": name, "seed": seed, "examples": examples, "value": value + 0.02 * seed}
+        for dataset in ("mnist", "fashion")
+        for name, values in {"fa": (0.1, 0.6, 0.8), "mlp": (0.1, 0.7, 0.9)}.items()
+        for seed in (0, 1)
+        for examples, value in zip((0, 1000, 55000), values, strict=True)
+    ]
+    return pd.DataFrame(rows).assign(**changes)
+
+
+def test_the_walk_through_trainings_shows_means_over_seeds():
+    player = training_walk(trainings(), {"mnist": "MNIST", "fashion": "Fashion-MNIST"})
+    spec = player.spec
+    assert spec["steps"] == ["0 examples", "1,000 examples", "55,000 examples"]
+    assert [panel["title"] for panel in spec["panels"]] == ["MNIST", "Fashion-MNIST"]
+    assert spec["panels"][0]["labels"] == ["Backprop", "FA"], "in the order of the book, whatever that of the records"
+    np.testing.assert_allclose(spec["panels"][0]["values"], [[89, 89], [29, 39], [9, 19]])
+    assert spec["texts"][2] == "Fewest errors on MNIST: Backprop, 9.0 %; Fashion-MNIST: Backprop, 9.0 %."
+    assert player.step == 2
+
+
+def test_trainings_that_were_recorded_differently_cannot_be_walked():
+    frame = trainings()
+    with pytest.raises(ValueError, match="'mnist' were not all recorded"):
+        training_walk(frame[(frame.name != "fa") | (frame.examples != 1000)], {"mnist": "MNIST"})
+    with pytest.raises(ValueError, match="'cifar10' were not all recorded"):
+        training_walk(frame, {"cifar10": "CIFAR-10"})
+    with pytest.raises(ValueError, match=r"have \[2, 3\] records"):
+        fewer = frame[(frame.dataset != "mnist") | (frame.examples != 1000)]
+        training_walk(fewer, {"mnist": "MNIST", "fashion": "Fashion-MNIST"})

@@ -171,13 +171,16 @@ def save_run(record: Mapping[str, Any], folder: Path = RUNS) -> Path:
     return path
 
 
-def load_runs(prefix: str = "", folder: Path = RUNS, *, mixed: bool = False) -> pd.DataFrame:
+def load_runs(
+    prefix: str = "", folder: Path = RUNS, *, mixed: bool = False, purpose: str = "result"
+) -> pd.DataFrame:
     """All runs whose id starts with ``prefix``, one a row, sorted by id.
 
     Args:
         prefix: the start of their ids.
         folder: where they lie.
         mixed: allow results of different code side by side. The column ``commit`` tells them apart.
+        purpose: ``result``; or ``search`` for the trials by which settings were chosen.
 
     Raises:
         FileNotFoundError: there are none; the message names the folder.
@@ -187,6 +190,9 @@ def load_runs(prefix: str = "", folder: Path = RUNS, *, mixed: bool = False) -> 
     if not files:
         raise FileNotFoundError(f"no recorded runs called {prefix!r}… in {folder}")
     records = [json.loads(file.read_text("utf-8")) for file in files]
+    records = [r for r in records if r.get("parameters", {}).get("purpose", "result") == purpose]
+    if not records:
+        raise FileNotFoundError(f"none of the {len(files)} runs called {prefix!r}… in {folder} is a {purpose}")
     if not mixed:
         _refuse_mixed(prefix, records)
     return pd.DataFrame(records)
