@@ -144,7 +144,11 @@ def test_the_catalogue_of_the_book_holds_every_rule_on_every_data_set_with_three
 
     review = [run.parameters for run in published.runs.values() if run.group == "review"]
     assert {(p["rule"], p["dataset"], p["seed"]) for p in review} >= {
-        (rule, dataset, seed) for rule in RULES for dataset in ("mnist", "fashion", "cifar10") for seed in (0, 1, 2)
+        (rule, dataset, seed)
+        for rule in RULES
+        for dataset in ("mnist", "fashion", "cifar10")
+        for seed in (0, 1, 2)
+        if rule != "tp" or dataset == "mnist"  # with one hidden layer it is DTP
     }
     assert {p["network"].get("constants", {}).get("mode") for p in review if p["rule"] == "segregated"} == {
         None,
