@@ -26,12 +26,13 @@ from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bioplaus_lite import MLP, make_rule
+from bioplaus_lite.diagnostics import inverse_jacobian_angles, update_snr
 from bioplaus_lite.plots import bands
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
-from bioplaus_lite.runs.recipe import MIME, Outcome, build_network, optimizer_from, scheduler_from
+from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from
 from bioplaus_lite.runs.records import RUNS, MixedRuns, code_digests, load_runs, save_run
 from bioplaus_lite.runs.runner import Folders, StoreError, choose, here, on_dask, run_all, state_of
 from bioplaus_lite.training import fit
@@ -226,6 +227,35 @@ def test_a_training_that_diverges_gives_back_what_it_recorded():
     outcome = Outcome(rule, error.value.history, {}, diverged=True)
     assert outcome.record()["validation_error"] == 1
     json.dumps(outcome.record(), allow_nan=False)
+
+
+def test_layers_can_be_held_fixed():
+    settings = {"type": "PyramidalNetwork", "hidden": [6, 5], "held": [2]}
+    network = build_network(settings, (1, 2, 2), 3, seed=0)
+    assert {n: p.requires_grad for n, p in network.named_parameters()} == {
+        f"{kind}{layer}": layer != 2 for kind in "Wb" for layer in (1, 2, 3)
+    }
+    plain = build_network({**settings, "held": []}, (1, 2, 2), 3, seed=0)
+    assert all(map(torch.equal, network.parameters(), plain.parameters())), "held where they are drawn"
+    with pytest.raises(ValueError, match="held names layer 4; there are layers 1 to 3"):
+        build_network({**settings, "held": [4]}, (1, 2, 2), 3, seed=0)
+    with pytest.raises(ValueError, match="set the eta of these layers to 0"):
+        build_network({"type": "RateNetwork", "hidden": [6], "held": [1]}, (1, 2, 2), 3, seed=0)
+
+
+def test_a_training_measures_angles_norms_and_noise_of_every_layer():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.rand(40, 6, generator=g), torch.randint(3, (40,), generator=g)
+    rule = make_rule("fa", MLP((6, 5, 3)))
+    measures = Measures(rule, x, y, (x, y))
+    first, second = measures(rule), measures(rule)
+    always = {f"{what}_{l}" for l in (1, 2) for what in ("update_angle", "weight_norm", "snr", "gradient_noise")}
+    always |= {"error_angle_1", "inverse_angle_1"}
+    assert set(first) == always
+    assert set(second) == always | {f"{what}_{l}" for l in (1, 2) for what in ("update_norm", "gradient_change")}
+    parts = [(x[i : i + 4], y[i : i + 4]) for i in range(0, 40, 4)]
+    assert first["snr_2"] == pytest.approx(update_snr(rule, parts)[2])
+    assert first["inverse_angle_1"] == pytest.approx(inverse_jacobian_angles(rule, x, y)[1])
 
 
 def test_progress_is_told_after_every_batch():
