@@ -586,3 +586,18 @@ class TestBadInput:
         copy_into(rule.network.W4, torch.full_like(rule.network.W4, float("inf")))
         with pytest.raises(FloatingPointError, match="diverged"):
             rule.assign_gradients(*problem())
+
+
+def test_with_one_hidden_layer_tp_and_dtp_are_one_rule():
+    """The first target is a step along the gradient for both, and below it there is no hidden layer."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(20, 6, generator=g, dtype=torch.float64)
+    y, trained = torch.randint(3, (20,), generator=g), {}
+    for name in ("tp", "dtp"):
+        rule = make(name, (6, 5, 3), seed=1)
+        optimizer = torch.optim.Adam(rule.parameter_groups(), lr=0.01)
+        for _ in range(5):
+            rule.learn(x, y, optimizer)
+        trained[name] = [p.detach() for p in rule.network.parameters()]
+        assert len(rule.parameter_groups()) == 1, "no inverse is needed"
+    assert all(map(torch.equal, *trained.values()))
