@@ -94,10 +94,17 @@ def bands(
         against: ``examples``, ``seconds`` or ``epoch``.
         ax: axes to draw on.
         line: further properties of the lines, ``linewidth``, ``alpha`` …
+
+    Raises:
+        ValueError: a run has no label in :data:`SHORT`.
     """
+    if unknown := set(frame.name) - set(SHORT):
+        raise ValueError(f"bands: no label for the runs {', '.join(sorted(unknown))}; known are {', '.join(SHORT)}")
     ax = plt.subplots()[1] if ax is None else ax
-    for name, own in frame.groupby("name", sort=False):
-        place = list(SHORT).index(name)
+    for place, name in enumerate(SHORT):
+        own = frame[frame.name == name]
+        if own.empty:
+            continue
         seeds = [seed for _, seed in own.groupby("seed")]
         x, values = (np.stack([seed[what] for seed in seeds]) for what in (against, "value"))
         x = x.mean(0)  # seconds differ between seeds
