@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 from torch import Tensor
 
 from bioplaus_lite.training import History
 
-__all__ = ["COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "learning_curves"]
+__all__ = [
+    "COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "learning_curves", "log_percent",
+]  # fmt: skip
 
 #: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
@@ -113,6 +116,14 @@ def bands(
         ax.fill_between(x, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return ax
+
+
+def log_percent(ax: Axes) -> None:
+    """A logarithmic y axis for errors in percent, with plain numbers at its ticks."""
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 60, 80]))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def curves(
