@@ -121,7 +121,7 @@ def bands(
 def log_percent(ax: Axes) -> None:
     """A logarithmic y axis for errors in percent, with plain numbers at its ticks."""
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 15, 20, 30, 40, 50, 60, 80]))
+    ax.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 70]))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter("{x:g}")
 
