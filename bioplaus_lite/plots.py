@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
 from torch import Tensor
 
 from bioplaus_lite.training import History
 
 __all__ = [
-    "COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "learning_curves", "log_percent",
+    "COLOURS", "FAMILIES", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "family_grid",
+    "learning_curves", "log_percent", "style_of",
 ]  # fmt: skip
 
 #: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
@@ -75,6 +76,25 @@ SHORT = {
     "microcircuits": "Microcircuits",
 }
 
+#: The runs of the review's experiment by kinship, for figures with a column a family; all are compared with backprop.
+#: TP is not: with one hidden layer it is DTP.
+FAMILIES = {
+    "Feedback weights": ("mlp", "fa", "dfa", "weight_mirror", "kolen_pollack"),
+    "Shared signs": ("mlp", "usf", "frsf", "brsf"),
+    "Targets": ("mlp", "dtp", "sdtp", "ao_sdtp"),
+    "Compartments": ("mlp", "segregated", "segregated_rate", "microcircuits"),
+}
+
+
+def style_of(name: str) -> dict[str, str]:
+    """Colour, dashes and label of a run of the review's experiment, the same in all figures.
+
+    Args:
+        name: one of :data:`SHORT`.
+    """
+    place = list(SHORT).index(name)
+    return {"color": COLOURS[place % 8], "linestyle": _LINES[place // 8], "label": SHORT[name]}
+
 
 def bands(
     frame: pd.DataFrame,
@@ -104,14 +124,14 @@ def bands(
     if unknown := set(frame.name) - set(SHORT):
         raise ValueError(f"bands: no label for the runs {', '.join(sorted(unknown))}; known are {', '.join(SHORT)}")
     ax = plt.subplots()[1] if ax is None else ax
-    for place, name in enumerate(SHORT):
+    for name in SHORT:
         own = frame[frame.name == name]
         if own.empty:
             continue
         seeds = [seed for _, seed in own.groupby("seed")]
         x, values = (np.stack([seed[what] for seed in seeds]) for what in (against, "value"))
         x = x.mean(0)  # seconds differ between seeds
-        style = {"color": COLOURS[place % 8], "linestyle": _LINES[place // 8], "label": SHORT[name]} | line
+        style = style_of(name) | line
         ax.plot(x, values.mean(0), **style)
         ax.fill_between(x, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -124,6 +144,66 @@ def log_percent(ax: Axes) -> None:
     ax.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 70]))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter("{x:g}")
+
+
+def family_grid(
+    rows: Mapping[str, pd.DataFrame],
+    *,
+    levels: Mapping[str, Sequence[tuple[float, str]]] | None = None,
+    xlabel: str = "epoch",
+    against: str = "epoch",
+    xscale: tuple[str, Mapping] = ("linear", {}),
+    xticks: Mapping[float, str] | None = None,
+    ylims: Mapping[str, tuple[float | None, float | None]] | None = None,
+    logarithmic: Sequence[str] = (),
+    families: Mapping[str, Sequence[str]] | None = None,
+    height: float = 1.35,
+) -> Figure:
+    """One row a quantity and one column a family of rules, each panel with its :func:`bands`.
+
+    Args:
+        rows: label of the y axis, with units, to a frame of :func:`~bioplaus_lite.runs.results.tidy`.
+        levels: label of the y axis to named horizontal reference lines, pairs of height and name.
+        xlabel: quantity along x with its unit.
+        against: ``examples``, ``seconds`` or ``epoch``.
+        xscale: a name of matplotlib's and its options.
+        xticks: place to label.
+        ylims: label of the y axis to its limits.
+        logarithmic: labels of the y axes that are.
+        families: title to names, :data:`FAMILIES` by default. Names without values are left out.
+        height: of a row, in inches.
+    """
+    families = families or FAMILIES
+    size = (7.5, height * len(rows) + 0.9)
+    fig, axes = plt.subplots(len(rows), len(families), figsize=size, sharex=True, sharey="row", squeeze=False)
+    for i, (ylabel, frame) in enumerate(rows.items()):
+        for j, (title, names) in enumerate(families.items()):
+            ax = axes[i, j]
+            bands(frame[frame.name.isin(names)], xlabel="", ylabel="", against=against, ax=ax, linewidth=1.4)
+            ax.tick_params(labelsize=8)
+            for level, name in (levels or {}).get(ylabel, ()):
+                ax.axhline(level, color="0.5", linewidth=1, linestyle="-", zorder=0)
+                if j == 0:
+                    place = ax.get_yaxis_transform()  # x as a fraction of the axes, y as data
+                    ax.annotate(name, (0.02, level), xycoords=place, va="bottom", color="0.35", size=7)
+            if i == 0:
+                ax.set_title(title, size=9)
+        axes[i, 0].set_ylabel(ylabel, size=8)
+        if ylabel in logarithmic:
+            axes[i, 0].set_yscale("log")
+            axes[i, 0].yaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:g}", minor_formatter="")
+        if ylims and ylabel in ylims:
+            axes[i, 0].set_ylim(ylims[ylabel])
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel, size=8)
+        ax.set_xscale(xscale[0], **xscale[1])
+        if xticks:
+            ax.set_xticks(list(xticks), xticks.values())
+            ax.set_xlim(left=0)
+            ax.minorticks_off()
+        ax.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.45 / height), fontsize=7.5, handlelength=1.8)
+    fig.align_ylabels(axes[:, 0])
+    return fig
 
 
 def curves(
