@@ -103,12 +103,17 @@ class Runs(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        group, rows = self.arguments[0], defaultdict(list)
+        group, rows, seconds, trials = self.arguments[0], defaultdict(list), 0.0, 0
         for path in sorted((ROOT / "data" / "runs").glob(f"{group}-*.json")):
             record = json.loads(path.read_text("utf-8"))
-            if record.get("group") == group and record["parameters"]["purpose"] == "result":
-                self.env.note_dependency(str(path))
+            if record.get("group") != group:
+                continue
+            self.env.note_dependency(str(path))
+            seconds += record["wall_seconds"]
+            if record["parameters"]["purpose"] == "result":
                 rows[record["dataset"], record["name"]].append(record)
+            else:
+                trials += 1
         if not rows:
             return [nodes.paragraph(text="No run of this group is on record yet.")]
         heads = ("data", "run", "network", "epochs", "test error (%)", "mean", "seconds")
@@ -123,7 +128,9 @@ class Runs(SphinxDirective):
                 f"| {statistics.mean(errors):.2f} | {statistics.mean(r['wall_seconds'] for r in records):.0f} |"
             )
         commits = sorted({record["commit"] for records in rows.values() for record in records})
-        lines += ["", f"Test error of each seed. Computed by commit {', '.join(commits)}."]
+        searched = f" and {trials} trials of searches" if trials else ""
+        cost = f"{sum(map(len, rows.values()))} trainings{searched}, {seconds / 3600:.1f} hours of one core"
+        lines += ["", f"Test error of each seed. {cost}. Computed by commit {', '.join(commits)}."]
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
         return holder.children
