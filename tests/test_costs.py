@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bioplaus_lite.costs import Cost, step_cost
+from bioplaus_lite.costs import Cost, _Traffic, step_cost
 from bioplaus_lite.networks import CNN, MLP
 from bioplaus_lite.rules import make_rule
 from bioplaus_lite.rules.segregated import RateNetwork, SegregatedParameters
@@ -46,6 +46,17 @@ def test_bytes_fall_with_the_batch_and_grow_with_the_state_of_the_optimiser(batc
     assert adam.bytes > many.bytes
     # At the least, weights and gradients are read once each and both are written once.
     assert one.bytes >= 4 * 4 * (30 * 12 + 12 * 4)
+
+
+def test_bytes_are_those_of_tensors_that_operations_read_and_write_and_views_are_free():
+    a, b = torch.ones(3, 4), torch.ones(5, 4)
+    with _Traffic() as traffic:
+        turned = b.T
+        assert traffic.bytes == 0
+        product = a @ turned
+        assert traffic.bytes == 4 * (3 * 4 + 4 * 5 + 3 * 5)
+        product.add_(1.0)
+    assert traffic.bytes == 4 * (3 * 4 + 4 * 5 + 3 * 5) + 4 * 2 * 3 * 5
 
 
 def test_segregated_compartments_by_hand(batch):
