@@ -68,11 +68,12 @@ nbval: $(STAMP)  ## execute every notebook and compare all stored outputs
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval --nbval-current-env \
 	  --nbval-sanitize-with tests/nbval.cfg --ignore-glob='*/trainings/*-s[0-9]*.ipynb' book
 
-# From nothing but the cached outputs: a page that is not read again could hide its warning.
+# From stored outputs, which `nbval` has compared with new ones; `make book` executes. All pages anew: one that is not
+# read again could hide its warning.
 site: $(STAMP)  ## build the whole site anew, warnings are errors
 	@echo "== jupyter-book"
 	@rm -rf $(SITE) _build/.doctrees
-	@TQDM_DISABLE=1 $(BIN)/jupyter-book build book -W -n --keep-going -q
+	@BIOPLAUS_STORED_OUTPUTS=1 TQDM_DISABLE=1 $(BIN)/jupyter-book build book -W -n --keep-going -q
 	@echo "built $(SITE), no warnings"
 
 browser: site  ## the built site in Chromium, and a live JupyterLab

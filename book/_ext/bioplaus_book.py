@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import statistics
@@ -82,13 +83,18 @@ def source_digest(root: Path = ROOT) -> str:
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    """Choose the execution cache; a changed path also makes Sphinx read every page again."""
+    """Choose the execution cache; a changed path also makes Sphinx read every page again.
+
+    With ``BIOPLAUS_STORED_OUTPUTS`` set nothing is executed, and pages show the outputs that the notebooks hold.
+    """
     caches = Path(app.outdir).parent / ".jupyter_cache"
     current = caches / source_digest()
     config.nb_execution_cache_path = str(current)
     for old in caches.glob("*"):
         if old != current:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
+    if os.environ.get("BIOPLAUS_STORED_OUTPUTS"):
+        config.nb_execution_mode = "off"
     config.html_theme_options["max_navbar_depth"] = 1
     config.nitpick_ignore_regex = [*config.nitpick_ignore_regex, *NITPICK_IGNORE]
 
