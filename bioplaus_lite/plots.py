@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from bioplaus_lite.training import History
 
 __all__ = [
     "COLOURS", "FAMILIES", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "family_grid",
-    "learning_curves", "log_percent", "style_of",
+    "learning_curves", "style_of",
 ]  # fmt: skip
 
 #: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
@@ -136,14 +136,6 @@ def bands(
         ax.fill_between(x, values.min(0), values.max(0), color=style["color"], alpha=0.2, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
     return ax
-
-
-def log_percent(ax: Axes) -> None:
-    """A logarithmic y axis for errors in percent, with plain numbers at its ticks."""
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 1, 2, 3, 5, 10, 20, 30, 50, 70]))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def family_grid(
