@@ -643,7 +643,7 @@ def test_what_the_book_has_on_record_is_whole():
         if saved.get("notebook"):
             text = (ROOT / "book/trainings" / f"{path.stem}.ipynb").read_text("utf-8")
             assert runner._checksum(text) == saved["notebook"], f"{path.name} and its notebook are of different runs"
-    for prefix in ("mnist10-", "seg20-", "seg60-"):
+    for prefix in ("seg20-", "seg60-"):
         assert len(load_runs(prefix)) >= 5
 
 
