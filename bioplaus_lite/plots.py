@@ -183,9 +183,12 @@ def family_grid(
         axes[i, 0].set_ylabel(ylabel, size=8)
         if ylabel in logarithmic:
             axes[i, 0].set_yscale("log")
-            axes[i, 0].yaxis.set(major_locator=LogLocator(subs=(1, 3)), major_formatter="{x:g}", minor_formatter="")
         if ylims and ylabel in ylims:
             axes[i, 0].set_ylim(ylims[ylabel])
+        if ylabel in logarithmic:
+            low, high = axes[i, 0].get_ylim()
+            subs = (1, 3) if high > 10 * low else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)  # a short range has its ticks too
+            axes[i, 0].yaxis.set(major_locator=LogLocator(subs=subs), major_formatter="{x:g}", minor_formatter="")
     for ax in axes[-1]:
         ax.set_xlabel(xlabel, size=8)
         ax.set_xscale(xscale[0], **xscale[1])

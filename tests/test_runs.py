@@ -27,7 +27,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bioplaus_lite import MLP, make_rule
 from bioplaus_lite.diagnostics import inverse_jacobian_angles, update_snr
-from bioplaus_lite.plots import bands
+from bioplaus_lite.plots import bands, family_grid
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
@@ -392,6 +392,18 @@ def test_the_bands_of_a_figure_are_the_seeds(curves_on_record):
     np.testing.assert_allclose(line.get_xydata(), [[0, 0.1], [50, 0.5], [100, 0.85]])
     edges = band.get_paths()[0].vertices
     assert edges[edges[:, 0] == 100, 1].min() == 0.8 and edges[:, 1].max() == 0.9
+    plt.close()
+
+
+@pytest.mark.parametrize("lowest, shown", [(50.0, [50, 60, 70, 80, 90]), (2.0, [3, 10, 30, 100])])
+def test_a_logarithmic_axis_has_ticks_however_short_it_is(curves_on_record, lowest, shown):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    frame = tidy(curves_on_record, "accuracy").assign(value=[90.0, 70.0, lowest] * 2)
+    fig = family_grid({"error (%)": frame}, logarithmic=["error (%)"])
+    axis = fig.axes[0].yaxis
+    low, high = sorted(fig.axes[0].get_ylim())
+    assert [v for v in axis.get_majorticklocs() if low <= v <= high] == pytest.approx(shown)
+    assert axis.get_major_formatter()(shown[0]) == f"{shown[0]}"
     plt.close()
 
 
