@@ -87,6 +87,7 @@ def test_axes_make_a_run_of_each_combination_and_a_run_says_what_is_different(ca
 
 
 LR, RULE = ", lr = 0.1", 'fa = {rule = "fa"}'
+SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", values = [0.1, 1.0, 2.0]}}')
 
 
 @pytest.mark.parametrize(
@@ -125,6 +126,10 @@ LR, RULE = ", lr = 0.1", 'fa = {rule = "fa"}'
         (RULE, 'fa = {rule = "fa", search = {key = "epochs", values = [1, 2]}}', "search: unknown key 'epochs'"),
         (RULE, 'Fa = {rule = "fa"}', "lower-case letters, digits, - and _, not 'Fa'"),
         (RULE, 'x-dtp = {rule = "dtp"}\nx = {rules = ["tp", "dtp"]}', "the id 'small-mnist-x-dtp-s0' is taken"),
+        (RULE, 'fa = {rule = "fa", schedule = "StepLR"}', "schedule must be a table, not 'StepLR'"),
+        ('{name = "SGD", lr = 0.1}', '"SGD"', "optimizer must be a table, not 'SGD'"),
+        (RULE, 'fa = {rule = "fa", search = {key = 3, values = [1, 2]}}', "key must be a path such as .*, not 3"),
+        (RULE, 'fa = {rule = "fa", search = {key = "options.x", values = [[1], [2]]}}', r"a value must .* not \[1\]"),
         ("[small.runs]", "[small.run]", r"must be a table with its runs in \[small\.runs\]"),
         ("epochs = 2", "epochs = 2\nepochs = 3", "Cannot overwrite a value"),
     ],
@@ -133,6 +138,13 @@ def test_a_bad_entry_is_named_with_its_value_and_what_is_allowed(catalogue, old:
     with pytest.raises(CatalogueError, match=complaint) as error:
         catalogue((old, new))
     assert "catalogue.toml" in str(error.value)
+
+
+def test_a_run_may_not_be_called_what_a_trial_is_called(catalogue):
+    searched, other = SEARCH[1][1], 'fa-lr1p0 = {rule = "fa", optimizer = {name = "SGD", lr = 0.5}}'
+    for entries in (f"{searched}\n{other}", f"{other}\n{searched}"):
+        with pytest.raises(CatalogueError, match="the id 'small-mnist-fa-lr1p0-s0' is taken"):
+            catalogue(SEARCH[0], (RULE, entries))
 
 
 @pytest.fixture(scope="module")
@@ -303,12 +315,12 @@ def record(name: str, /, **more) -> dict:
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [
-        ({"commit": "a"}, {"commit": "b"}, r"commit\): a: r-0 and 0 more; b: r-1"),
+        ({"commit": "a"}, {"commit": "b"}, r"\(code, commit\): a: r-0 and 0 more; b: r-1"),
         ({"commit": "a"}, {"commit": "a+"}, r"commit\): a: r-0"),
         (
             {"commit": "a", "code": {"training": "1"}},
             {"commit": "a", "code": {"training": "2"}},
-            "different code .training",
+            r"\(code, training\): 1: r-0",
         ),
         ({"commit": "a"}, {"commit": "a", "code": {"training": "1"}}, "kind of record"),
         ({"commit": "a"}, {"commit": "a"}, None),
@@ -329,6 +341,25 @@ def test_results_of_different_code_are_not_mixed(tmp_path: Path, first: dict, se
         load_runs("r-", tmp_path)
     assert len(load_runs("r-", tmp_path, mixed=True)) == 2
     assert len(load_runs("r-0", tmp_path)) == 1
+
+
+def test_seeds_of_other_parameters_are_not_mixed_and_a_torn_file_is_named(tmp_path: Path):
+    keys = {"group": "r", "dataset": "mnist", "name": "fa"}
+    save_run(record("r-0", parameters={"seed": 0, "epochs": 10}, **keys), tmp_path)
+    save_run(record("r-1", parameters={"seed": 1, "epochs": 10}, **keys), tmp_path)
+    assert len(load_runs("r-", tmp_path)) == 2
+    save_run(record("r-2", parameters={"seed": 2, "epochs": 5}, **keys), tmp_path)
+    with pytest.raises(MixedRuns, match=r"\(epochs of r-mnist-fa\): 10: r-0 and 1 more; 5: r-2 and 0 more"):
+        load_runs("r-", tmp_path)
+    (tmp_path / "r-3.json").write_text("{")
+    with pytest.raises(ValueError, match=r"r-3\.json is no record of a run: Expecting property name"):
+        load_runs("r-", tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["PATH", "GIT_DIR"])  # no git, and a folder that is no repository
+def test_without_git_the_commit_is_unknown(tmp_path: Path, monkeypatch, variable: str):
+    monkeypatch.setenv(variable, str(tmp_path))
+    assert records.provenance()["commit"] == "unknown"
 
 
 def test_trials_of_a_search_are_loaded_only_when_asked_for(tmp_path: Path):
@@ -418,8 +449,9 @@ def folders(tmp_path: Path) -> Folders:
 class Stub:
     """Works at once; counts; fails for the ids that it is told to fail for."""
 
-    def __init__(self, folders: Folders, fails: tuple[str, ...] = (), errors: dict | None = None) -> None:
+    def __init__(self, folders: Folders, fails: tuple[str, ...] = (), errors: dict | None = None, diverged=()) -> None:
         self.folders, self.fails, self.errors, self.did = folders, fails, errors or {}, []
+        self.diverged = diverged
 
     def __call__(self, runs, told):
         for run in runs:
@@ -432,6 +464,7 @@ class Stub:
                 "sizes": [784, 10, 10], "test_error": 0.25,
                 "validation_error": self.errors.get(rate, 0.5), "commit": "c",
                 "code": dict(runner.current_code(run, self.folders)), "wall_seconds": 1.0, "seconds": 1.0,
+                "diverged": rate in self.diverged,
             }  # fmt: skip
             yield run, (f"notebook of {run.id}\n", result, [])
 
@@ -440,8 +473,9 @@ def do(runs, folders: Folders, **how) -> tuple[list[str], dict[str, str]]:
     keep_old = how.pop("keep_old", False)
     work = Stub(folders, **how)
     with folders.ours():
-        failed = run_all(list(runs.values()), folders, work, keep_old=keep_old, say=lambda line: None)
-    return work.did, failed
+        ended = run_all(list(runs.values()), folders, work, keep_old=keep_old, say=lambda line: None)
+    assert keep_old or not ended.left
+    return work.did, ended.failed
 
 
 def test_done_runs_are_skipped_and_changes_are_noticed(catalogue, folders: Folders):
@@ -487,14 +521,13 @@ def test_a_failing_run_is_reported_and_the_others_go_on(catalogue, folders: Fold
     assert [state_of(run, folders).name for run in runs.values()] == ["missing", "done"]
 
 
-SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", values = [0.1, 1.0, 2.0]}}')
-
-
 def test_a_search_chooses_on_the_validation_set_and_only_then_the_runs_start(catalogue, folders: Folders):
     runs = catalogue(*SEARCH).runs
     trials = [f"small-mnist-fa-lr{value}-s0" for value in ("0p1", "1p0", "2p0")]
     assert [trial.parameters["epochs"] for trial in runs["small-mnist-fa-s0"].trials] == [3, 3, 3]
-    assert choose(runs["small-mnist-fa-s0"], folders) is None
+    assert choose(runs["small-mnist-fa-s0"], folders) == (
+        None, "waits for 3 of 3 trials of optimizer.lr (0.1, 1.0, 2.0): 3 missing"
+    )  # fmt: skip
     did, failed = do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 1.0})
     assert (did, failed) == ([*trials, *runs], {})
     saved = json.loads(folders.record(runs["small-mnist-fa-s1"]).read_text())
@@ -508,7 +541,89 @@ def test_runs_whose_search_failed_do_not_start(catalogue, folders: Folders):
     runs = catalogue(*SEARCH).runs
     did, failed = do(runs, folders, fails=("small-mnist-fa-lr1p0-s0",))
     assert not set(did) & set(runs)
-    assert failed["small-mnist-fa-s0"] == "its search did not end well"
+    assert failed["small-mnist-fa-s0"] == "waits for 1 of 3 trials of optimizer.lr (0.1, 1.0, 2.0): 1 missing"
+    did, failed = do(runs, folders, diverged=(0.1, 1.0, 2.0))  # of 0.1 and 2.0 there are trials that did not diverge
+    assert did == ["small-mnist-fa-lr1p0-s0", *runs] and not failed
+
+
+def test_if_all_trials_diverge_nothing_is_chosen(catalogue, folders: Folders):
+    runs = catalogue(*SEARCH).runs
+    did, failed = do(runs, folders, diverged=(0.1, 1.0, 2.0), errors={0.1: 1.0, 1.0: 1.0, 2.0: 1.0})
+    assert not set(did) & set(runs)
+    assert failed == dict.fromkeys(runs, "all trials of optimizer.lr (0.1, 1.0, 2.0) diverged")
+
+
+def test_of_equal_trials_the_first_is_chosen(catalogue, folders: Folders):
+    runs = catalogue(*SEARCH).runs
+    do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 0.2})
+    assert choose(runs["small-mnist-fa-s0"], folders)[0].parameters["optimizer"]["lr"] == 1.0
+
+
+def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, folders: Folders):
+    do(catalogue(*SEARCH).runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 0.4})
+    more = catalogue(SEARCH[0], (RULE, SEARCH[1][1].replace("0.1, 1.0, 2.0", "1.0, 2.0, 3.0"))).runs
+    first = more["small-mnist-fa-s0"]
+    before = json.loads(folders.record(first).read_text())
+    assert do(more, folders, keep_old=True, errors={3.0: 0.4})[0] == ["small-mnist-fa-lr3p0-s0"]
+    after = json.loads(folders.record(first).read_text())
+    assert after == before | {"chosen": {"key": "optimizer.lr", "value": 1.0, "of": [1.0, 2.0, 3.0]}}
+    assert not runner.pending(more.values(), folders)
+    assert runner.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
+    assert runner.orphans([], folders) == []
+    folders.record(first.trials[2]).unlink()
+    assert do(more, folders, errors={3.0: 0.1})[0] == ["small-mnist-fa-lr3p0-s0", *more]  # now another rate is best
+
+
+def test_what_is_on_record_is_kept_although_its_search_is_open(catalogue, folders: Folders, capsys, tmp_path: Path):
+    do(catalogue(*SEARCH).runs, folders)
+    runs = catalogue(SEARCH[0], (RULE, SEARCH[1][1].replace("0.1, 1.0, 2.0", "0.1, 1.0, 3.0"))).runs
+    words = ["--catalogue", str(tmp_path / "catalogue.toml"), "--out", str(tmp_path / "out")]
+    assert main(["list", *words]) == 0
+    said = capsys.readouterr().out
+    assert "small-mnist-fa-s0                           waits         25.00%        1  for 1 of 3 trials" in said
+    assert said.endswith("2 waits\non record, but not in the catalogue: small-mnist-fa-lr2p0-s0\n")
+    work = Stub(folders, fails=("small-mnist-fa-lr3p0-s0",))
+    with folders.ours():
+        ended = run_all(list(runs.values()), folders, work, keep_old=True, say=lambda line: None)
+    assert (list(ended.failed), ended.left) == (["small-mnist-fa-lr3p0-s0"], list(runs))
+
+
+def test_runs_that_are_left_are_not_counted_as_done(tmp_path: Path, capsys, catalogue):
+    do(catalogue((LR, ", lr = 0.2")).runs, Folders.below(tmp_path / "out"))
+    assert main(cli(tmp_path, "run", "--all", "--keep-old")) == 0
+    assert "0 of 2 runs are done, 2 left as they are" in capsys.readouterr().out
+
+
+def test_a_trial_says_its_validation_error_and_a_run_that_diverged_says_so(catalogue):
+    run = catalogue(*SEARCH).runs["small-mnist-fa-s0"]
+    result = {"test_error": 0.25, "validation_error": 0.5, "wall_seconds": 1.0, "diverged": False}
+    assert runner._said(run, result) == "small-mnist-fa-s0: test error 25.00 %, 1 s"
+    assert runner._said(run.trials[0], result) == "small-mnist-fa-lr0p1-s0: validation error 50.00 %, 1 s"
+    assert runner._said(run, result | {"diverged": True}) == "small-mnist-fa-s0: diverged, 1 s"
+
+
+def test_whatever_happens_to_a_run_here_the_others_go_on(catalogue, folders: Folders, monkeypatch):
+    monkeypatch.setattr(runner, "execute", lambda *given, **more: 1 / 0)
+    runs = list(catalogue().runs.values())
+    with folders.ours():
+        ended = run_all(runs, folders, here(folders, 1), say=lambda line: None)
+    assert ended.failed == {run.id: "ZeroDivisionError: division by zero" for run in runs}
+
+
+def test_code_that_is_edited_while_runs_go_on_is_noticed(catalogue, folders: Folders, monkeypatch, tmp_path: Path):
+    template = tmp_path / "template.ipynb"
+    shutil.copy(folders.template, template)
+    folders, run = Folders.below(tmp_path / "out", template), catalogue().runs["small-mnist-fa-s0"]
+    before = runner.current_code(run, folders)
+    shutil.copytree(ROOT / "bioplaus_lite", tmp_path / "bioplaus_lite", ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    monkeypatch.setattr(
+        runner, "code_digests", lambda rule, template: code_digests(rule, template, tmp_path / "bioplaus_lite")
+    )
+    assert runner.current_code(run, folders) == before
+    path = tmp_path / "bioplaus_lite/training.py"
+    path.write_text(path.read_text() + "\nfast = True\n")
+    assert runner.current_code(run, folders)["training"] != before["training"]
 
 
 def test_a_result_of_other_code_is_dropped(catalogue, folders: Folders):
@@ -530,9 +645,19 @@ def test_a_full_disk_is_an_error_that_says_so_and_stops_everything(catalogue, fo
     work = Stub(folders)
     with folders.ours():
         monkeypatch.setattr(records.os, "fsync", full)
-        with pytest.raises(StoreError, match=r"small-mnist-fa-s0 was computed, but cannot be written: No space left"):
+        with pytest.raises(StoreError, match=r"small-mnist-fa-s0 was computed, but .*ipynb cannot be written: No sp"):
             run_all(list(runs.values()), folders, work)
     assert work.did == ["small-mnist-fa-s0"]
+    assert [*folders.records.iterdir(), *folders.notebooks.iterdir()] == []
+
+
+def test_a_disk_that_is_full_between_notebook_and_record_leaves_neither(catalogue, folders: Folders, monkeypatch):
+    def full(record, folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runner, "save_run", full)
+    with folders.ours(), pytest.raises(StoreError, match=r"fa-s0\.json cannot be written: No space left on device"):
+        run_all(list(catalogue().runs.values()), folders, Stub(folders))
     assert [*folders.records.iterdir(), *folders.notebooks.iterdir()] == []
 
 
@@ -601,7 +726,11 @@ def test_bad_words_are_refused(tmp_path: Path, capsys):
             main(cli(tmp_path, *words))
         assert complaint in capsys.readouterr().err
     assert main(["list", "--catalogue", str(tmp_path / "none.toml")]) == 1
-    assert "none.toml" in capsys.readouterr().err
+    assert "none.toml cannot be read: No such file" in capsys.readouterr().err
+    assert main(["list", "--catalogue", str(tmp_path)]) == 1
+    assert "cannot be read: Is a directory" in capsys.readouterr().err
+    assert main(cli(tmp_path, "run", "--all", "--scheduler", str(tmp_path / "none.json"))) == 1
+    assert "none.json; an address looks like tcp://host:8786" in capsys.readouterr().err
 
 
 # --- real notebooks in real kernels ------------------------------------------------------------------------------
@@ -652,9 +781,11 @@ def test_what_the_book_has_on_record_is_whole():
         saved = json.loads(path.read_text("utf-8"))
         assert saved["id"] == path.stem
         assert not saved["commit"].endswith("+"), f"{path.name}: computed by uncommitted code"
+        assert saved["commit"] not in ("", "unknown"), f"{path.name}: computed by nobody knows what"
         if saved.get("notebook"):
             text = (ROOT / "book/trainings" / f"{path.stem}.ipynb").read_text("utf-8")
             assert runner._checksum(text) == saved["notebook"], f"{path.name} and its notebook are of different runs"
+    assert runner.orphans(read_catalogue().runs.values(), Folders()) == [], "no longer in the catalogue"
     for prefix in ("seg20-", "seg60-"):
         assert len(load_runs(prefix)) >= 5
 
@@ -671,7 +802,8 @@ if seed in {fails}:
 
 class Result:
     def _repr_mimebundle_(self, include=None, exclude=None):
-        result = {{"sizes": [1], "test_error": 0.5, "validation_error": 0.5, "seconds": 1.0, "commit": "c"}}
+        result = {{"sizes": [1], "test_error": 0.5, "validation_error": 0.5, "seconds": 1.0, "commit": "c",
+                  "diverged": False}}
         return {{"text/plain": "result", {mime!r}: json.dumps(result)}}
 print("careful", file=sys.stderr)
 Result()
@@ -800,9 +932,12 @@ def test_a_worker_is_killed_in_mid_run_and_every_run_still_ends_once(tmp_path: P
 
         def watched(todo, told):
             def kill():
-                first = wait_for(lambda: starts(log))[0]
-                os.kill(first[2], signal.SIGKILL)
-                killed.append(first)
+                # A worker that has done a run, whose result must not be lost with it, and is at its second.
+                seed = runs[wait_for(lambda: ended)[0]].parameters["seed"]
+                worker = next(parent for done, _, parent in starts(log) if done == seed)
+                last = wait_for(lambda: [start for start in starts(log) if start[2] == worker][1:])[-1]
+                os.kill(worker, signal.SIGKILL)
+                killed.append(last)
 
             thread = threading.Thread(target=kill)
             thread.start()
@@ -812,7 +947,7 @@ def test_a_worker_is_killed_in_mid_run_and_every_run_still_ends_once(tmp_path: P
             thread.join()
 
         with folders.ours():
-            failed = run_all(list(runs.values()), folders, watched)
+            failed = run_all(list(runs.values()), folders, watched).failed
         assert sorted(worker.poll() is None for worker in workers) == [False, True]
     ((seed, kernel, parent),) = killed
     assert parent in [worker.pid for worker in workers]

@@ -14,15 +14,29 @@ from typing import Any
 
 from bioplaus_lite.runs.catalogue import CATALOGUE, CatalogueError, Run, read_catalogue
 from bioplaus_lite.runs.records import ROOT, provenance
-from bioplaus_lite.runs.runner import Folders, StoreError, choose, here, on_dask, run_all, state_of
+from bioplaus_lite.runs.runner import (
+    Folders,
+    StoreError,
+    choose,
+    here,
+    on_dask,
+    orphans,
+    pending,
+    run_all,
+    state_of,
+)
 
 QUICK = ROOT / "_build" / "quick"
 PATIENCE = 20  # seconds to wait for a scheduler
 
 
 def cpus() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processors that this process may use, within the limits of its container."""
+    try:
+        from dask.system import cpu_count
+    except ImportError:
+        return os.cpu_count() or 1
+    return cpu_count()
 
 
 def _positive(text: str) -> int:
@@ -48,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--jobs", type=_positive, metavar="N", help="runs at the same time; as many as processors")
     running.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of each run; 1")
     running.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, or its scheduler file")
-    running.add_argument("--keep-old", action="store_true", help="do not repeat runs of other parameters or other code")
+    running.add_argument(
+        "--keep-old", action="store_true", help="do not repeat what is on record, changed, stale or broken"
+    )
     return parser
 
 
@@ -63,13 +79,13 @@ def _list(runs: list[Run], folders: Folders) -> None:
     counts: dict[str, int] = {}
     print(f"{'id':<44}{'state':<10}{'test error':>10}{'seconds':>9}")
     for run in runs:
-        ready = choose(run, folders)
-        state = state_of(ready, folders) if ready else None
-        name = state.name if state else "waits"
+        ready, why = choose(run, folders)
+        state = state_of(ready or run, folders)  # without a choice what is on record has other parameters
+        name = state.name if ready else "waits" if why.startswith("waits") else "failed"
+        detail = (state.detail if ready else why).removeprefix("waits ")
         counts[name] = counts.get(name, 0) + 1
-        record = state.record if state else None
+        record = state.record
         numbers = f"{100 * record['test_error']:>9.2f}%{record['wall_seconds']:>9.0f}" if record else " " * 19
-        detail = state.detail if state else f"for {len(run.trials)} trials of {run.search.key}"
         print(f"{run.id:<44}{name:<10}{numbers}  {detail}".rstrip())
     print(", ".join(f"{count} {name}" for name, count in counts.items()) or "no runs")
 
@@ -84,7 +100,9 @@ def _dask(options: argparse.Namespace, jobs: int) -> Iterator[Any]:
     logging.getLogger("distributed").setLevel(logging.ERROR)  # what it warns of here is each worker that ends
     if options.scheduler:
         where = options.scheduler
-        how = {"scheduler_file": where} if Path(where).is_file() else {"address": where}
+        if "://" not in where and not Path(where).is_file():
+            raise StoreError(f"there is no scheduler file {where}; an address looks like tcp://host:8786")
+        how = {"address": where} if "://" in where else {"scheduler_file": where}
         try:
             made = Client(**how, timeout=PATIENCE)
         except (OSError, ValueError) as error:
@@ -94,7 +112,7 @@ def _dask(options: argparse.Namespace, jobs: int) -> Iterator[Any]:
                 print(f"{where} has no workers yet; the runs wait for them", file=sys.stderr)
             yield client
         return
-    cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None)
+    cluster = LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=":0")
     with cluster, Client(cluster) as client:
         yield client
 
@@ -113,11 +131,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             runs = {name: run.quick() for name, run in runs.items()}
         if options.command == "list":
             _list(_select(runs, options.ids), folders)
+            if not options.quick and (left := orphans(catalogue.runs.values(), folders)):
+                print(f"on record, but not in the catalogue: {', '.join(left)}")
             return 0
         if bool(options.ids) == options.all:
             parser.error("say which runs: IDs or --all")
-        return _run(_select(runs, options.ids), folders, options)
-    except (CatalogueError, StoreError, FileNotFoundError) as error:
+        selected = _select(runs, options.ids)
+        if options.quick and options.all:  # whether everything runs, one seed says as well as three
+            selected = list({(run.group, run.parameters["dataset"], run.name): run for run in selected[::-1]}.values())
+            selected.reverse()
+        return _run(selected, folders, options)
+    except (CatalogueError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -129,18 +153,25 @@ def _run(runs: list[Run], folders: Folders, options: argparse.Namespace) -> int:
     jobs = options.jobs or max(1, cpus() // options.threads)
     if not options.scheduler and jobs * options.threads > cpus():
         print(f"note: {jobs} runs of {options.threads} threads share {cpus()} processors", file=sys.stderr)
-    if provenance()["commit"].endswith("+") and not options.quick:
-        print("note: the package differs from its commit; the records will say so", file=sys.stderr)
+    if not options.quick and (commit := provenance()["commit"]).endswith(("+", "unknown")):
+        what = (
+            "the package differs from its commit" if commit.endswith("+") else "git does not know this folder's commit"
+        )
+        print(f"note: {what}; the records will say so", file=sys.stderr)
     with folders.ours():
-        if options.scheduler or (jobs > 1 and len(runs) + sum(len(run.trials) for run in runs) > 1):
+        several = jobs > 1 and len(runs) + sum(len(run.trials) for run in runs) > 1
+        if pending(runs, folders) and (options.scheduler or several):
             with _dask(options, jobs) as client:
-                failed = run_all(runs, folders, on_dask(client, folders, options.threads), keep_old=options.keep_old)
+                ended = run_all(runs, folders, on_dask(client, folders, options.threads), keep_old=options.keep_old)
         else:
-            failed = run_all(runs, folders, here(folders, options.threads), keep_old=options.keep_old)
-    print(f"{len(runs) - len(set(failed) & {r.id for r in runs})} of {len(runs)} runs are done, in {folders.records}")
-    for name, why in failed.items():
+            ended = run_all(runs, folders, here(folders, options.threads), keep_old=options.keep_old)
+    asked = {run.id for run in runs}
+    left, failed = asked & set(ended.left), asked & set(ended.failed)
+    kept = f", {len(left)} left as they are" if left else ""
+    print(f"{len(asked - left - failed)} of {len(runs)} runs are done{kept}, in {folders.records}")
+    for name, why in ended.failed.items():
         print(f"failed: {name}: {why}", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if ended.failed else 0
 
 
 if __name__ == "__main__":

@@ -117,11 +117,6 @@ class Catalogue:
     runs: Mapping[str, Run]
     groups: Mapping[str, tuple[str, str]]
 
-    @property
-    def trials(self) -> dict[str, Run]:
-        """The runs of all searches, by id."""
-        return {trial.id: trial for run in self.runs.values() for trial in run.trials}
-
 
 def _set(parameters: dict, key: str, value: Any) -> None:
     *path, last = key.split(".")
@@ -142,16 +137,18 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     apart), the axes ``rules``, ``datasets`` and ``seeds``, which make a run of each combination, and ``search``.
 
     Raises:
-        CatalogueError: the file says something impossible.
-        FileNotFoundError: there is no such file.
+        CatalogueError: the file says something impossible, or cannot be read.
     """
     try:
         tables = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path}: {error}") from error
     runs: dict[str, Run] = {}
     groups: dict[str, tuple[str, str]] = {}
     check = _Checks()
+    taken: dict[str, Any] = {}
     for group, table in tables.items():
         if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or not table["runs"]:
             raise CatalogueError(f"{path}: {group!r} must be a table with its runs in [{group}.runs]")
@@ -166,8 +163,9 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
             try:
                 for run in _expand(group, name, {**shared, **own}):
                     check(run)
-                    for one in (run, *run.trials):
-                        if one.id in runs:
+                    # The seeds of a run share their trials; nothing else may share an id.
+                    for one, owner in ((run, run.id), *((trial, (run.group, run.name)) for trial in run.trials)):
+                        if taken.setdefault(one.id, owner) != owner or one.id in runs:
                             raise ValueError(f"the id {one.id!r} is taken; ids must differ")
                     runs[run.id] = run
             except (ValueError, TypeError) as error:
@@ -207,6 +205,7 @@ def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
         full = f"{name}-{rule}" if several else name
         stem = f"{group}-{dataset}-{full}"
         parameters = copy.deepcopy({**DEFAULTS, **settings, "rule": rule, "dataset": dataset})
+        _check_tables(parameters)
         if missing := [k for k, v in parameters.items() if v is None and k in ("network", "optimizer", "epochs")]:
             raise ValueError(f"{', '.join(missing)} must be given, here or for the whole group")
         trials = []
@@ -219,6 +218,8 @@ def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
             table = parameters
             for part in head.split("."):
                 table = table.setdefault(part, {})
+                if not isinstance(table, dict):
+                    raise ValueError(f"search: {head} must be a table, not {table!r}")
             if last in table:
                 raise ValueError(f"search: {search.key} is given, so there is nothing to search")
             for value, seed in itertools.product(search.values, search.seeds):
@@ -236,8 +237,12 @@ def _search(given: Any) -> Search:
     if not isinstance(given, dict) or not {"key", "values"} <= set(given) <= set(allowed):
         raise ValueError(f"search must be a table of {', '.join(allowed)}, with key and values, not {given!r}")
     values, seeds = given["values"], given.get("seeds", [0])
-    if not isinstance(values, list) or len(values) < 2 or len(set(values)) < len(values):
+    if not isinstance(given["key"], str):
+        raise ValueError(f"search: key must be a path such as 'optimizer.lr', not {given['key']!r}")
+    if not isinstance(values, list) or len(values) < 2 or len(set(map(str, values))) < len(values):
         raise ValueError(f"search: values must list at least two different ones, not {values!r}")
+    if bad := [value for value in values if isinstance(value, list | dict)]:
+        raise ValueError(f"search: a value must be a number, a word, true or false, not {bad[0]!r}")
     if not isinstance(seeds, list) or not seeds:
         raise ValueError(f"search: seeds must be a list of whole numbers, not {seeds!r}")
     for seed in seeds:
@@ -271,8 +276,11 @@ def _check_numbers(p: Mapping[str, Any]) -> None:
         raise ValueError(f"marks must be a list of numbers of examples, not {p['marks']!r}")
     for mark in p["marks"]:
         _whole("a mark", mark, 1)
-    for name in ("network", "options", "optimizer"):
-        if not isinstance(p[name], dict):
+
+
+def _check_tables(p: Mapping[str, Any]) -> None:
+    for name in ("network", "options", "optimizer", "schedule"):
+        if not isinstance(p[name], dict | None):
             raise ValueError(f"{name} must be a table, not {p[name]!r}")
 
 

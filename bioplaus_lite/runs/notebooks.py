@@ -135,17 +135,18 @@ def execute(
         raise RunError("its kernel died; the machine may have run out of memory") from error
     except NoSuchKernel as error:
         raise RunError("there is no kernel 'python3'; run: make setup") from error
-    record, warnings = None, []
+    record, said = None, ""
     for cell in notebook.cells:
         kept = []
         for output in cell.get("outputs", []):
             record = output.get("data", {}).pop(MIME, record)
             if output.output_type == "stream" and output.name == "stderr":
-                warnings += [line for line in output.text.splitlines() if line and not line.startswith(PROGRESS)]
+                said += output.text  # a line may be torn in two outputs
             else:
                 kept.append(output)
         if cell.cell_type == "code":
             cell.outputs = kept
+    warnings = [line for line in said.splitlines() if line and not line.startswith(PROGRESS)]
     if record is None:
         raise RunError(f"{template.name} ended without a result; its last cell must show an Outcome")
     record = json.loads(record) if isinstance(record, str) else record

@@ -20,7 +20,10 @@ import torch
 
 from bioplaus_lite.rules import RULES
 
-__all__ = ["RUNS", "TEMPLATE", "TRAININGS", "MixedRuns", "code_digests", "load_runs", "provenance", "save_run"]
+__all__ = [
+    "RUNS", "TEMPLATE", "TRAININGS", "MixedRuns", "code_digests", "load_runs", "provenance", "refuse_mixed",
+    "save_run",
+]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = ROOT / "data" / "runs"
@@ -38,8 +41,18 @@ _DECIDES: dict[str, tuple[str, ...]] = {
     "runs.recipe": (),
     "data": ("load", "Dataset", "stratified_indices"),
     "diagnostics": (
-        "angle", "angles_by_row", "gradients", "true_gradients", "update_angles", "backprop_errors", "error_angles",
-        "inverse_jacobian_angles", "update_snr", "gradient_noise", "_drawn", "Dynamics",
+        "angle",
+        "angles_by_row",
+        "gradients",
+        "true_gradients",
+        "update_angles",
+        "backprop_errors",
+        "error_angles",
+        "inverse_jacobian_angles",
+        "update_snr",
+        "gradient_noise",
+        "_drawn",
+        "Dynamics",
     ),
 }
 
@@ -113,11 +126,16 @@ def code_digests(rule: str, template: Path = TEMPLATE, package: Path = ROOT / PA
 def provenance() -> dict[str, Any]:
     """Commit (``+`` appended if the package differs from it), versions and machine, for a run's record.
 
-    Ask before a training, not after it: files may change while it runs.
+    Ask before a training, not after it: files may change while it runs. Without git, or where it knows no commit, the
+    commit is ``unknown``.
     """
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True).stdout.strip()
+        command = ["git", "-C", str(ROOT), *arguments]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return ""
 
     changed = git("status", "--porcelain", "--untracked-files=no", PACKAGE, TEMPLATE.relative_to(ROOT).as_posix())
     versions = {"python": platform.python_version()}
@@ -128,7 +146,7 @@ def provenance() -> dict[str, Any]:
             continue
     instructions = {name: os.environ[name] for name in ("MKL_CBWR", "ATEN_CPU_CAPABILITY") if name in os.environ}
     return {
-        "commit": git("rev-parse", "--short=12", "HEAD") + ("+" if changed else ""),
+        "commit": (git("rev-parse", "--short=12", "HEAD") or "unknown") + ("+" if changed else ""),
         "versions": versions,
         "machine": {
             "processor": platform.machine(), "cpus": os.cpu_count(), "threads": torch.get_num_threads(), **instructions
@@ -171,9 +189,7 @@ def save_run(record: Mapping[str, Any], folder: Path = RUNS) -> Path:
     return path
 
 
-def load_runs(
-    prefix: str = "", folder: Path = RUNS, *, mixed: bool = False, purpose: str = "result"
-) -> pd.DataFrame:
+def load_runs(prefix: str = "", folder: Path = RUNS, *, mixed: bool = False, purpose: str = "result") -> pd.DataFrame:
     """All runs whose id starts with ``prefix``, one a row, sorted by id.
 
     Args:
@@ -184,33 +200,55 @@ def load_runs(
 
     Raises:
         FileNotFoundError: there are none; the message names the folder.
-        MixedRuns: different code produced them; the message says which part of it, and which runs.
+        MixedRuns: different code produced them, or seeds of one run have different parameters; the message says which.
+        ValueError: a file is no record; the message names it.
     """
     files = sorted(folder.glob(f"{prefix}*.json"))
     if not files:
         raise FileNotFoundError(f"no recorded runs called {prefix!r}… in {folder}")
-    records = [json.loads(file.read_text("utf-8")) for file in files]
+    records = []
+    for file in files:
+        try:
+            records.append(json.loads(file.read_text("utf-8")))
+        except ValueError as error:
+            raise ValueError(f"{file} is no record of a run: {error}") from error
     records = [r for r in records if r.get("parameters", {}).get("purpose", "result") == purpose]
     if not records:
         raise FileNotFoundError(f"none of the {len(files)} runs called {prefix!r}… in {folder} is a {purpose}")
     if not mixed:
-        _refuse_mixed(prefix, records)
+        refuse_mixed(f"{prefix!r}…", records)
     return pd.DataFrame(records)
 
 
-def _refuse_mixed(prefix: str, records: list[dict]) -> None:
-    """Raise unless the same code produced all records: each part of it, or the commit of those that know no parts."""
+def refuse_mixed(what: str, records: Iterable[Mapping[str, Any]]) -> None:
+    """Raise unless records may stand side by side.
+
+    The same code must have produced them: each part of it, or the commit of those that know no parts. And the seeds of
+    a run must have the same parameters.
+
+    Args:
+        what: these records are, for the message.
+        records: as they were loaded.
+
+    Raises:
+        MixedRuns: they may not.
+    """
+    records = list(records)
     seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     if len({"code" in record for record in records}) > 1:
         for record in records:
-            seen["kind of record"]["by parts" if "code" in record else "by commit"].append(record["id"])
+            seen["code, kind of record"]["by parts" if "code" in record else "by commit"].append(record["id"])
     for record in records:
         for part, digest in record.get("code", {"commit": record.get("commit", "unknown")}).items():
-            seen[part][digest].append(record["id"])
+            seen[f"code, {part}"][digest].append(record["id"])
+        run = f"{record.get('group')}-{record.get('dataset')}-{record.get('name')}"
+        for key, value in record.get("parameters", {}).items():
+            if key != "seed":
+                seen[f"{key} of {run}"][json.dumps(value, sort_keys=True)].append(record["id"])
     for part, found in seen.items():
         if len(found) > 1:
-            groups = "; ".join(f"{digest}: {ids[0]} and {len(ids) - 1} more" for digest, ids in found.items())
+            groups = "; ".join(f"{value}: {ids[0]} and {len(ids) - 1} more" for value, ids in found.items())
             raise MixedRuns(
-                f"the runs {prefix!r}… come from different code ({part}): {groups}. Run them again, choose a narrower "
-                "prefix, or say mixed=True and show which is which"
+                f"the runs {what} differ in more than their seeds ({part}): {groups}. Run them again, choose a "
+                "narrower prefix, or say mixed=True and show which is which"
             )

@@ -26,17 +26,17 @@ from tqdm import tqdm
 from bioplaus_lite.plots import LABELS
 from bioplaus_lite.runs.catalogue import Run
 from bioplaus_lite.runs.notebooks import RunError, execute
-from bioplaus_lite.runs.records import RUNS, TEMPLATE, TRAININGS, code_digests, save_run, write
+from bioplaus_lite.runs.records import PACKAGE, ROOT, RUNS, TEMPLATE, TRAININGS, code_digests, save_run, write
 
 __all__ = [
-    "Folders", "State", "StoreError", "choose", "current_code", "here", "on_dask", "run_all", "state_of", "store",
-    "title_of",
+    "Ended", "Folders", "State", "StoreError", "choose", "current_code", "here", "on_dask", "orphans", "pending",
+    "run_all", "state_of", "store", "title_of",
 ]  # fmt: skip
 
 MIN_FREE = 20_000_000  # bytes that must be free before anything is computed
 MAX_BARS = 8
 _TOPIC = "bioplaus-progress"
-SETS = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+_TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 
 
 class StoreError(Exception):
@@ -57,9 +57,11 @@ class Folders:
         return cls(folder / "runs", folder / "trainings", template)
 
     def record(self, run: Run) -> Path:
+        """The file of its record."""
         return self.records / f"{run.id}.json"
 
     def notebook(self, run: Run) -> Path:
+        """The file of its executed notebook; trials have none."""
         return self.notebooks / f"{run.id}.ipynb"
 
     @contextmanager
@@ -124,12 +126,17 @@ class State:
 
 
 @cache
-def _code(rule: str, template: Path, _edited: int) -> dict[str, str]:
+def _code(rule: str, template: Path, _edited: tuple[int, ...]) -> dict[str, str]:
     return code_digests(rule, template)
 
 
 def current_code(run: Run, folders: Folders) -> dict[str, str]:
-    return _code(run.parameters["rule"], folders.template, folders.template.stat().st_mtime_ns)
+    """The digests of the code that decides the result of a run, as its files stand now.
+
+    See :func:`~bioplaus_lite.runs.records.code_digests`. They are worked out again whenever a file has been edited.
+    """
+    files = (folders.template, *sorted((ROOT / PACKAGE).rglob("*.py")))
+    return _code(run.parameters["rule"], folders.template, tuple(file.stat().st_mtime_ns for file in files))
 
 
 def _flat(parameters: Mapping[str, Any], above: str = "") -> dict[str, Any]:
@@ -142,7 +149,8 @@ def _flat(parameters: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 def state_of(run: Run, folders: Folders) -> State:
     """Compare what is on record of a run with what the catalogue and the code say now.
 
-    Of a run with a search the choice must have been made, see :func:`choose`.
+    Of a run with a search the choice must have been made, see :func:`choose`. A record of more trials or fewer than the
+    search has now counts as done, if they led to the same choice.
     """
     path = folders.record(run)
     if not path.is_file():
@@ -151,8 +159,8 @@ def state_of(run: Run, folders: Folders) -> State:
         text = path.read_text("utf-8")
         record = json.loads(text)
         old, new = _flat(record["parameters"]), _flat(json.loads(json.dumps(run.parameters)))
-        code = record["code"]
-    except (ValueError, KeyError, TypeError) as error:
+        code = dict(record["code"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         return State("broken", f"{path.name} is no record of a run: {error!r}")
     changes = [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if changes:
@@ -167,20 +175,68 @@ def state_of(run: Run, folders: Folders) -> State:
     return State("done", record=record)
 
 
-def choose(run: Run, folders: Folders) -> Run | None:
-    """A run with the setting that its search found best on the validation set; None while trials are missing.
+def choose(run: Run, folders: Folders) -> tuple[Run | None, str]:
+    """A run with the setting that its search found best on the validation set.
 
     Best is the highest accuracy, averaged over the seeds of the search; of equals, the first in the catalogue.
+
+    Returns:
+        The run and an empty string; or None and why there is no choice: trials are not done, or all of them diverged.
     """
     if run.search is None:
-        return run
+        return run, ""
+    of = f"trials of {run.search.key} ({', '.join(map(str, run.search.values))})"
+    states = [state_of(trial, folders) for trial in run.trials]
+    if open_ := [state.name for state in states if state.name != "done"]:
+        counts = ", ".join(f"{open_.count(name)} {name}" for name in dict.fromkeys(open_))
+        return None, f"waits for {len(open_)} of {len(states)} {of}: {counts}"
+    if all(state.record["diverged"] for state in states):
+        return None, f"all {of} diverged"
     scores: dict[Any, list[float]] = {value: [] for value in run.search.values}
-    for trial in run.trials:
-        state = state_of(trial, folders)
-        if state.name != "done":
-            return None
+    for trial, state in zip(run.trials, states, strict=True):
         scores[_get(trial.parameters, run.search.key)].append(1 - state.record["validation_error"])
-    return run.set(run.search.key, max(scores, key=lambda value: sum(scores[value]) / len(scores[value])))
+    return run.set(run.search.key, max(scores, key=lambda value: sum(scores[value]) / len(scores[value]))), ""
+
+
+def pending(runs: Iterable[Run], folders: Folders) -> bool:
+    """Whether anything of these runs or of their searches is not done."""
+    for run in runs:
+        ready, _ = choose(run, folders)
+        if ready is None or state_of(ready, folders).name != "done":
+            return True
+    return False
+
+
+def orphans(runs: Iterable[Run], folders: Folders) -> list[str]:
+    """Ids on record that the catalogue no longer knows: their run, or their value of a search, was taken out of it.
+
+    Args:
+        runs: all of the catalogue. Records of groups that it never had are left alone.
+        folders: where the records lie.
+    """
+    known, groups = set(), set()
+    for run in runs:
+        known |= {run.id, *(trial.id for trial in run.trials)}
+        groups.add(run.group)
+    found = []
+    for path in sorted(folders.records.glob("*.json")):
+        if path.stem in known:
+            continue
+        try:
+            record = json.loads(path.read_text("utf-8"))
+        except ValueError:
+            continue
+        if isinstance(record, dict) and record.get("group") in groups:
+            found.append(path.stem)
+    return found
+
+
+def _chosen(run: Run) -> dict[str, Any]:
+    """What the record says of the choice."""
+    if not run.search:
+        return {}
+    key = run.search.key
+    return {"chosen": {"key": key, "value": _get(run.parameters, key), "of": list(run.search.values)}}
 
 
 def _get(parameters: Mapping[str, Any], key: str) -> Any:
@@ -197,8 +253,9 @@ def _checksum(text: str) -> str:
 
 
 def title_of(run: Run) -> str:
+    """The heading of its notebook."""
     p = run.parameters
-    return f"{run.id}: {LABELS.get(p['rule'], p['rule'])} on {SETS[p['dataset']]}"
+    return f"{run.id}: {LABELS.get(p['rule'], p['rule'])} on {_TITLES.get(p['dataset'], p['dataset'])}"
 
 
 def store(run: Run, text: str, result: Mapping[str, Any], folders: Folders) -> None:
@@ -213,22 +270,24 @@ def store(run: Run, text: str, result: Mapping[str, Any], folders: Folders) -> N
     here = current_code(run, folders)
     if parts := sorted(part for part in {**here, **result["code"]} if here.get(part) != result["code"].get(part)):
         raise RunError(f"other code computed it than is here now ({', '.join(parts)}); its result is dropped")
-    p, chosen = run.parameters, {}
-    if run.search:
-        values = run.search.values
-        chosen = {"chosen": {"key": run.search.key, "value": _get(p, run.search.key), "of": list(values)}}
+    p = run.parameters
     record = {
         "id": run.id, "group": run.group, "name": run.name, "rule": p["rule"], "dataset": p["dataset"],
         "sizes": result["sizes"], "seed": p["seed"], "epochs": p["epochs"], "test_error": result["test_error"],
-        **result, "parameters": p, **chosen, "date": datetime.now(UTC).date().isoformat(), "notebook": None,
+        **result, "parameters": p, **_chosen(run), "date": datetime.now(UTC).date().isoformat(), "notebook": None,
     }  # fmt: skip
+    path = folders.record(run)
     try:
         if p["purpose"] == "result":
-            write(folders.notebook(run), text)
+            path = folders.notebook(run)
+            write(path, text)
             record["notebook"] = _checksum(text)
+            path = folders.record(run)
         save_run(record, folders.records)
     except OSError as error:
-        raise StoreError(f"{run.id} was computed, but cannot be written: {error.strerror}, {error.filename}") from error
+        if record["notebook"]:
+            folders.notebook(run).unlink(missing_ok=True)  # without its record it must not be shown
+        raise StoreError(f"{run.id} was computed, but {path} cannot be written: {error.strerror or error}") from error
 
 
 # -------------------------------------------------------------------------------------------------------- the work
@@ -276,8 +335,8 @@ def here(folders: Folders, threads: int) -> Worker:
                     run.parameters, title_of(run), template=folders.template, threads=threads,
                     tell=lambda examples, total, name=run.id: told(name, examples, total),
                 )  # fmt: skip
-            except RunError as error:
-                result = error
+            except Exception as error:  # whatever it is, the other runs go on
+                result = error if isinstance(error, RunError) else RunError(f"{type(error).__name__}: {error}")
             yield run, result
 
     return work
@@ -301,7 +360,7 @@ def on_dask(client: Any, folders: Folders, threads: int) -> Worker:
         folders: a template of your own must have the same path on the workers.
         threads: of each run.
     """
-    from distributed import as_completed
+    from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
 
     def work(runs: Sequence[Run], told: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
@@ -318,19 +377,34 @@ def on_dask(client: Any, folders: Folders, threads: int) -> Worker:
         try:
             for future in as_completed(list(futures)):
                 run = futures[future]
-                if future.status == "finished":
-                    yield run, future.result()
-                    continue
-                error = future.exception() if future.status == "error" else RunError("it was cancelled by the cluster")
-                if isinstance(error, KilledWorker):
-                    error = RunError("workers died under it again and again; they may lack memory")
-                yield run, error if isinstance(error, RunError) else RunError(f"{type(error).__name__}: {error}")
-                future.release()
+                try:
+                    result = future.result()
+                except KilledWorker:
+                    result = RunError("workers died under it again and again; they may lack memory")
+                except CancelledError:
+                    result = RunError("it was cancelled by the cluster")
+                except Exception as error:
+                    result = error if isinstance(error, RunError) else RunError(f"{type(error).__name__}: {error}")
+                future.release()  # else it would be computed again if the worker that holds it died later
+                yield run, result
         finally:
             client.unsubscribe_topic(_TOPIC)
             client.cancel(list(futures))
 
     return work
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the runs ended that were asked for.
+
+    Attributes:
+        failed: ``{id: why}``, trials of their searches among them.
+        left: ids of those that are on record with other parameters or other code, and were left so.
+    """
+
+    failed: Mapping[str, str]
+    left: Sequence[str] = ()
 
 
 def run_all(
@@ -340,42 +414,55 @@ def run_all(
     *,
     keep_old: bool = False,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
-) -> dict[str, str]:
+) -> Ended:
     """Do the runs that are not done, their searches first.
 
     Args:
         runs: of the catalogue.
         folders: where results go; call this inside ``folders.ours()``.
         work: :func:`here` or :func:`on_dask`.
-        keep_old: leave alone what is on record with other parameters or other code, instead of doing it again.
+        keep_old: leave alone what is on record with other parameters or other code, or with a notebook of another run,
+            instead of doing it again.
         say: where lines about the runs go.
-
-    Returns:
-        ``{id: why it failed}``, empty if all went well.
 
     Raises:
         StoreError: results cannot be written.
     """
     failed: dict[str, str] = {}
+    left: list[str] = []
     trials = list({trial.id: trial for run in runs for trial in run.trials}.values())
     for stage in (trials, runs):
         todo = []
         for run in stage:
-            ready = choose(run, folders)
-            if ready is None:
-                reason = "its search did not end well"
-                failed[run.id] = reason
-                say(f"{run.id}: {reason}")
-                continue
-            state = state_of(ready, folders)
-            old = state.name in ("changed", "stale", "broken")
-            if old:
-                say(f"{run.id}: {state.name}, {state.detail}{'; left as it is' if keep_old else '; runs again'}")
-            if state.name == "missing" or (old and not keep_old):
+            ready, why = choose(run, folders)
+            if ready is None and keep_old and folders.record(run).is_file():
+                left.append(run.id)
+                say(f"{run.id}: {why}; left as it is")
+            elif ready is None:
+                failed[run.id] = why
+                say(f"{run.id}: {why}")
+            elif (state := state_of(ready, folders)).name == "missing":
                 todo.append(ready)
+            elif state.name == "done":
+                _note_choice(ready, state.record, folders)
+            elif keep_old:
+                left.append(run.id)
+                say(f"{run.id}: {state.name}, {state.detail}; left as it is")
+            else:
+                todo.append(ready)
+                say(f"{run.id}: {state.name}, {state.detail}; runs again")
         if todo:
             failed |= _do(todo, folders, work)
-    return failed
+    return Ended(failed, left)
+
+
+def _note_choice(run: Run, record: Mapping[str, Any], folders: Folders) -> None:
+    """Of a run that is done, put on record which values were tried: there may be others now, and the same choice."""
+    if (new := json.loads(json.dumps(_chosen(run)))) != {k: v for k, v in record.items() if k == "chosen"}:
+        try:
+            save_run({**record, **new}, folders.records)
+        except OSError as error:
+            raise StoreError(f"{folders.record(run)} cannot be written: {error.strerror or error}") from error
 
 
 def _do(runs: list[Run], folders: Folders, work: Worker) -> dict[str, str]:
@@ -388,8 +475,7 @@ def _do(runs: list[Run], folders: Folders, work: Worker) -> dict[str, str]:
                     raise result
                 text, record, warnings = result
                 store(run, text, record, folders)
-                said = f"{run.id}: test error {100 * record['test_error']:.2f} %, {record['wall_seconds']:.0f} s"
-                said = "\n".join([said, *(f"  its notebook warns: {line}" for line in warnings[:5])])
+                said = "\n".join([_said(run, record), *(f"  its notebook warns: {line}" for line in warnings[:5])])
             except RunError as error:
                 failed[run.id] = str(error).splitlines()[0]
                 said = f"{run.id} failed: {error}"
@@ -397,3 +483,13 @@ def _do(runs: list[Run], folders: Folders, work: Worker) -> dict[str, str]:
     finally:
         display.close()
     return failed
+
+
+def _said(run: Run, record: Mapping[str, Any]) -> str:
+    """What is said of a run when it ends: of a trial not the test error, on which nothing is to be chosen."""
+    if record["diverged"]:
+        how = "diverged"
+    else:
+        split = "validation" if run.parameters["purpose"] == "search" else "test"
+        how = f"{split} error {100 * record[f'{split}_error']:.2f} %"
+    return f"{run.id}: {how}, {record['wall_seconds']:.0f} s"

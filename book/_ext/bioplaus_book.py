@@ -17,6 +17,7 @@ import os
 import re
 import shutil
 import statistics
+import tomllib
 from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +29,7 @@ from sphinx.config import Config
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
+CATALOGUE = ROOT / "book" / "trainings" / "catalogue.toml"
 
 MATHJAX_PARTS = (
     "tex-chtml.js",
@@ -100,7 +102,7 @@ def configure(app: Sphinx, config: Config) -> None:
 
 
 class Runs(SphinxDirective):
-    """``{runs} GROUP``: a table of the recorded trainings of a group, made when the page is read.
+    """``{runs} GROUP``: what the catalogue says about a group, and a table of its recorded trainings.
 
     One row for each network, rule and data set: the test error of each seed, linked to its notebook, their mean, and
     what else a reader has to know of them.
@@ -109,7 +111,14 @@ class Runs(SphinxDirective):
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
+        from bioplaus_lite.runs.records import MixedRuns, refuse_mixed  # with torch, which few pages need
+
         group, rows, seconds, trials = self.arguments[0], defaultdict(list), 0.0, 0
+        self.env.note_dependency(str(CATALOGUE))
+        try:
+            about = tomllib.loads(CATALOGUE.read_text("utf-8"))[group]["about"]
+        except KeyError as error:
+            raise self.error(f"{CATALOGUE.name} has no group {group!r} with an 'about'") from error
         for path in sorted((ROOT / "data" / "runs").glob(f"{group}-*.json")):
             record = json.loads(path.read_text("utf-8"))
             if record.get("group") != group:
@@ -120,8 +129,12 @@ class Runs(SphinxDirective):
                 rows[record["dataset"], record["name"]].append(record)
             else:
                 trials += 1
+        try:
+            refuse_mixed(f"of {group}", [record for records in rows.values() for record in records])
+        except MixedRuns as error:
+            raise self.error(str(error)) from error
         if not rows:
-            return [nodes.paragraph(text="No run of this group is on record yet.")]
+            return [nodes.paragraph(text=about), nodes.paragraph(text="No run of this group is on record yet.")]
         heads = ("data", "run", "network", "epochs", "test error (%)", "mean", "seconds")
         lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for (dataset, name), records in rows.items():
@@ -139,7 +152,7 @@ class Runs(SphinxDirective):
         lines += ["", f"Test error of each seed. {cost}. Computed by commit {', '.join(commits)}."]
         holder = nodes.container()
         self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
-        return holder.children
+        return [nodes.paragraph(text=about), *holder.children]
 
 
 def copy_mathjax(app: Sphinx) -> None:
