@@ -181,7 +181,7 @@ def choose(run: Run, folders: Folders) -> tuple[Run | None, str]:
     Best is the highest accuracy, averaged over the seeds of the search; of equals, the first in the catalogue.
 
     Returns:
-        The run and an empty string; or None and why there is no choice: trials are not done, or all of them diverged.
+        A pair. The run and an empty string; or None, and in words why there is no choice.
     """
     if run.search is None:
         return run, ""
