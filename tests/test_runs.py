@@ -34,7 +34,7 @@ from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
 from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from
 from bioplaus_lite.runs.records import RUNS, MixedRuns, code_digests, load_runs, save_run
-from bioplaus_lite.runs.runner import Folders, StoreError, choose, here, on_dask, run_all, state_of
+from bioplaus_lite.runs.runner import Folders, State, StoreError, choose, here, on_dask, run_all, state_of
 from bioplaus_lite.training import fit
 
 SMALL = """
@@ -525,9 +525,9 @@ def test_a_search_chooses_on_the_validation_set_and_only_then_the_runs_start(cat
     runs = catalogue(*SEARCH).runs
     trials = [f"small-mnist-fa-lr{value}-s0" for value in ("0p1", "1p0", "2p0")]
     assert [trial.parameters["epochs"] for trial in runs["small-mnist-fa-s0"].trials] == [3, 3, 3]
-    assert choose(runs["small-mnist-fa-s0"], folders) == (
-        None, "waits for 3 of 3 trials of optimizer.lr (0.1, 1.0, 2.0): 3 missing"
-    )  # fmt: skip
+    assert choose(runs["small-mnist-fa-s0"], folders) == State(
+        "waits", "for 3 of 3 trials of optimizer.lr (0.1, 1.0, 2.0): 3 missing"
+    )
     did, failed = do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 1.0})
     assert (did, failed) == ([*trials, *runs], {})
     saved = json.loads(folders.record(runs["small-mnist-fa-s1"]).read_text())
@@ -550,13 +550,13 @@ def test_if_all_trials_diverge_nothing_is_chosen(catalogue, folders: Folders):
     runs = catalogue(*SEARCH).runs
     did, failed = do(runs, folders, diverged=(0.1, 1.0, 2.0), errors={0.1: 1.0, 1.0: 1.0, 2.0: 1.0})
     assert not set(did) & set(runs)
-    assert failed == dict.fromkeys(runs, "all trials of optimizer.lr (0.1, 1.0, 2.0) diverged")
+    assert failed == dict.fromkeys(runs, "failed as all trials of optimizer.lr (0.1, 1.0, 2.0) diverged")
 
 
 def test_of_equal_trials_the_first_is_chosen(catalogue, folders: Folders):
     runs = catalogue(*SEARCH).runs
     do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 0.2})
-    assert choose(runs["small-mnist-fa-s0"], folders)[0].parameters["optimizer"]["lr"] == 1.0
+    assert choose(runs["small-mnist-fa-s0"], folders).parameters["optimizer"]["lr"] == 1.0
 
 
 def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, folders: Folders):

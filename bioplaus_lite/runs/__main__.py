@@ -16,6 +16,7 @@ from bioplaus_lite.runs.catalogue import CATALOGUE, CatalogueError, Run, read_ca
 from bioplaus_lite.runs.records import ROOT, provenance
 from bioplaus_lite.runs.runner import (
     Folders,
+    State,
     StoreError,
     choose,
     here,
@@ -79,14 +80,14 @@ def _list(runs: list[Run], folders: Folders) -> None:
     counts: dict[str, int] = {}
     print(f"{'id':<44}{'state':<10}{'test error':>10}{'seconds':>9}")
     for run in runs:
-        ready, why = choose(run, folders)
-        state = state_of(ready or run, folders)  # without a choice what is on record has other parameters
-        name = state.name if ready else "waits" if why.startswith("waits") else "failed"
-        detail = (state.detail if ready else why).removeprefix("waits ")
-        counts[name] = counts.get(name, 0) + 1
-        record = state.record
+        ready = choose(run, folders)
+        undecided = isinstance(ready, State)
+        recorded = state_of(run if undecided else ready, folders)
+        state = ready if undecided else recorded
+        counts[state.name] = counts.get(state.name, 0) + 1
+        record = recorded.record
         numbers = f"{100 * record['test_error']:>9.2f}%{record['wall_seconds']:>9.0f}" if record else " " * 19
-        print(f"{run.id:<44}{name:<10}{numbers}  {detail}".rstrip())
+        print(f"{run.id:<44}{state.name:<10}{numbers}  {state.detail}".rstrip())
     print(", ".join(f"{count} {name}" for name, count in counts.items()) or "no runs")
 
 

@@ -115,7 +115,7 @@ class State:
 
     Attributes:
         name: ``done``, ``missing``, ``changed`` (other parameters), ``stale`` (other code), ``broken`` (record and
-            notebook do not belong together), or ``waits`` (for its search).
+            notebook do not belong together), ``waits`` (for its search) or ``failed`` (its search did).
         detail: in words.
         record: what is on record, if anything.
     """
@@ -175,34 +175,34 @@ def state_of(run: Run, folders: Folders) -> State:
     return State("done", record=record)
 
 
-def choose(run: Run, folders: Folders) -> tuple[Run | None, str]:
+def choose(run: Run, folders: Folders) -> Run | State:
     """A run with the setting that its search found best on the validation set.
 
     Best is the highest accuracy, averaged over the seeds of the search; of equals, the first in the catalogue.
 
     Returns:
-        A pair. The run and an empty string; or None, and in words why there is no choice.
+        The run; or, where there is no choice, that it waits for trials or that all of them failed.
     """
     if run.search is None:
-        return run, ""
+        return run
     of = f"trials of {run.search.key} ({', '.join(map(str, run.search.values))})"
     states = [state_of(trial, folders) for trial in run.trials]
     if open_ := [state.name for state in states if state.name != "done"]:
         counts = ", ".join(f"{open_.count(name)} {name}" for name in dict.fromkeys(open_))
-        return None, f"waits for {len(open_)} of {len(states)} {of}: {counts}"
+        return State("waits", f"for {len(open_)} of {len(states)} {of}: {counts}")
     if all(state.record["diverged"] for state in states):
-        return None, f"all {of} diverged"
+        return State("failed", f"as all {of} diverged")
     scores: dict[Any, list[float]] = {value: [] for value in run.search.values}
     for trial, state in zip(run.trials, states, strict=True):
         scores[_get(trial.parameters, run.search.key)].append(1 - state.record["validation_error"])
-    return run.set(run.search.key, max(scores, key=lambda value: sum(scores[value]) / len(scores[value]))), ""
+    return run.set(run.search.key, max(scores, key=lambda value: sum(scores[value]) / len(scores[value])))
 
 
 def pending(runs: Iterable[Run], folders: Folders) -> bool:
     """Whether anything of these runs or of their searches is not done."""
     for run in runs:
-        ready, _ = choose(run, folders)
-        if ready is None or state_of(ready, folders).name != "done":
+        ready = choose(run, folders)
+        if isinstance(ready, State) or state_of(ready, folders).name != "done":
             return True
     return False
 
@@ -434,12 +434,14 @@ def run_all(
     for stage in (trials, runs):
         todo = []
         for run in stage:
-            ready, why = choose(run, folders)
-            if ready is None and keep_old and folders.record(run).is_file():
-                left.append(run.id)
-                say(f"{run.id}: {why}; left as it is")
-            elif ready is None:
-                failed[run.id] = why
+            ready = choose(run, folders)
+            if isinstance(ready, State):
+                why = f"{ready.name} {ready.detail}"
+                if keep_old and folders.record(run).is_file():
+                    left.append(run.id)
+                    why += "; left as it is"
+                else:
+                    failed[run.id] = why
                 say(f"{run.id}: {why}")
             elif (state := state_of(ready, folders)).name == "missing":
                 todo.append(ready)
