@@ -85,15 +85,26 @@ FAMILIES = {
     "Compartments": ("mlp", "segregated", "segregated_rate", "microcircuits"),
 }
 
+#: Index of the colour, and dashes. Chosen by hand: sixteen runs and eight colours, none twice in a family.
+_LOOKS = {
+    "mlp": (6, "-"), "cnn": (7, "--"),
+    "fa": (0, "-"), "dfa": (1, "--"), "weight_mirror": (2, "-."), "kolen_pollack": (3, ":"),
+    "usf": (4, "-"), "frsf": (5, "--"), "brsf": (7, "-."),
+    "tp": (7, ":"), "dtp": (2, "--"), "sdtp": (5, "-."), "ao_sdtp": (0, ":"),
+    "segregated": (1, "-"), "segregated_rate": (4, "--"), "microcircuits": (3, "-."),
+}  # fmt: skip
+
 
 def style_of(name: str) -> dict[str, str]:
     """Colour, dashes and label of a run of the review's experiment, the same in all figures.
 
+    Backprop is black. No two rules of one family share a colour; rules of different families may, with other dashes.
+
     Args:
         name: one of :data:`SHORT`.
     """
-    place = list(SHORT).index(name)
-    return {"color": COLOURS[place % 8], "linestyle": _LINES[place // 8], "label": SHORT[name]}
+    colour, dashes = _LOOKS[name]
+    return {"color": COLOURS[colour], "linestyle": dashes, "label": SHORT[name]}
 
 
 def bands(

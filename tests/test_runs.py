@@ -27,7 +27,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bioplaus_lite import MLP, make_rule
 from bioplaus_lite.diagnostics import inverse_jacobian_angles, update_snr
-from bioplaus_lite.plots import bands, family_grid
+from bioplaus_lite.plots import FAMILIES, SHORT, bands, family_grid, style_of
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
@@ -424,6 +424,13 @@ def test_the_bands_of_a_figure_are_the_seeds(curves_on_record):
     edges = band.get_paths()[0].vertices
     assert edges[edges[:, 0] == 100, 1].min() == 0.8 and edges[:, 1].max() == 0.9
     plt.close()
+
+
+def test_no_two_runs_look_alike_and_none_of_a_family_share_a_colour():
+    looks = [tuple(style_of(name).values())[:2] for name in SHORT]
+    assert len(set(looks)) == len(SHORT)
+    for names in FAMILIES.values():
+        assert len({style_of(name)["color"] for name in names}) == len(names)
 
 
 @pytest.mark.parametrize("lowest, shown", [(50.0, [50, 60, 70, 80, 90]), (2.0, [3, 10, 30, 100])])
