@@ -109,6 +109,7 @@ SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", va
         ('"shipped"', '"whole"', "unknown subset 'whole'; choose one of shipped, full"),
         ('"MLP"', '"RNN"', "unknown network type 'RNN'; choose one of MLP, CNN, RateNetwork"),
         ("hidden = [10]", "hidden = [0]", "positive whole number, not 0"),
+        ("hidden = [10]", "hidden = 10", "network: hidden must be a list of whole numbers, not 10"),
         ("hidden = [10]", "hiden = [10]", "network MLP: unknown option 'hiden'; allowed are activation"),
         ("hidden = [10]", 'activation = "softplus"', "unknown activation 'softplus'; choose one of linear"),
         ("hidden = [10]", "seed = 3", "the seed of the weights is the seed of the run"),

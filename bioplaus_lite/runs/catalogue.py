@@ -282,6 +282,9 @@ def _check_tables(p: Mapping[str, Any]) -> None:
     for name in ("network", "options", "optimizer", "schedule"):
         if not isinstance(p[name], dict | None):
             raise ValueError(f"{name} must be a table, not {p[name]!r}")
+    for name in ("hidden", "channels", "held"):
+        if not isinstance((p["network"] or {}).get(name, []), list):
+            raise ValueError(f"network: {name} must be a list of whole numbers, not {p['network'][name]!r}")
 
 
 class _Checks:
