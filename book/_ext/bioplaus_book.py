@@ -150,9 +150,9 @@ class Runs(SphinxDirective):
         searched = f" and {trials} trials of searches" if trials else ""
         cost = f"{sum(map(len, rows.values()))} trainings{searched}, {seconds / 3600:.1f} hours of one core"
         lines += ["", f"Test error of each seed. {cost}. Computed by commit {', '.join(commits)}."]
-        holder = nodes.container()
+        holder = nodes.container(classes=["recorded-runs"])
         self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
-        return [nodes.paragraph(text=about), *holder.children]
+        return [nodes.paragraph(text=about), holder]
 
 
 def copy_mathjax(app: Sphinx) -> None:
