@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import os
 import re
 import subprocess
@@ -11,11 +13,13 @@ from pathlib import Path
 import conftest
 import execute
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from bioplaus_book import FINISH, source_digest
 from conftest import ROOT
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 # --- make ----------------------------------------------------------------------------------------------------
 
@@ -114,6 +118,21 @@ def test_what_varies_from_run_to_run_is_left_out():
     ids = [c.id for c in notebook.cells]
     assert len(set(ids)) == 2
     assert [c.id for c in execute.normalise(notebook).cells] == ids
+
+
+def test_figures_are_packed_pixel_by_pixel_the_same():
+    pixels = np.random.default_rng(0).integers(0, 4, (40, 60, 4), np.uint8) * 60
+    for alpha, kept in ((255, "RGB"), (pixels[..., 3].copy(), "RGBA")):
+        pixels[..., 3], raw = alpha, io.BytesIO()
+        Image.fromarray(pixels).save(raw, "PNG", compress_level=0)
+        data = {"image/png": base64.b64encode(raw.getvalue()).decode(), "text/plain": "<Figure>"}
+        notebook = new_notebook(cells=[new_code_cell("plot()", outputs=[new_output("display_data", data)])])
+        execute.pack_figures(notebook)
+        packed = base64.b64decode(notebook.cells[0].outputs[0].data["image/png"])
+        assert len(packed) < len(raw.getvalue()) / 2
+        image = Image.open(io.BytesIO(packed))
+        assert image.mode == kept
+        np.testing.assert_array_equal(image.convert("RGBA"), pixels)
 
 
 def test_the_runner_reads_the_table_of_contents_and_leaves_the_trainings(tmp_path: Path):
