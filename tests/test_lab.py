@@ -99,6 +99,7 @@ def run_all(browser, lab: str, cells: int):
     page.set_default_timeout(45_000)
     page.goto(lab)
     page.locator(".jp-Notebook .jp-CodeCell").nth(cells - 1).wait_for()
+    page.get_by_text("(ipykernel) | Idle").wait_for()  # what is run before the kernel is there may be lost
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     return page
