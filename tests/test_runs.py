@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -342,6 +343,15 @@ def test_results_of_different_code_are_not_mixed(tmp_path: Path, first: dict, se
         load_runs("r-", tmp_path)
     assert len(load_runs("r-", tmp_path, mixed=True)) == 2
     assert len(load_runs("r-0", tmp_path)) == 1
+
+
+def test_a_record_comes_back_as_it_was_with_its_lists_on_one_line(tmp_path: Path):
+    words = ["[\n 1,\n 2\n]", 'a, "b"', "{[", "line\nbreak"]
+    given = record("r-0", words=words, empty=[], nested=[[1, 2.5], [], [None, {"x": [True]}]])
+    text = save_run(given, tmp_path).read_text("utf-8")
+    assert json.loads(text) == json.loads(json.dumps(given))
+    assert '"sizes": [' in text and not re.search(r"\[\n\s+[\d.]+,", text)
+    assert len(text) < len(json.dumps(given, indent=1))
 
 
 def test_seeds_of_other_parameters_are_not_mixed_and_a_torn_file_is_named(tmp_path: Path):
