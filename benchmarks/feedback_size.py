@@ -28,8 +28,8 @@ from bioplaus_lite.training import fit
 FACTOR, RATE, DECAY, EPOCHS, BATCH = 32, 0.1, 1e-6, 20, 10
 
 
-def run(name: str, seed: int, data: Dataset) -> dict:
-    start, origin = time.perf_counter(), provenance()
+def run(name: str, seed: int, data: Dataset, origin: dict) -> dict:
+    start = time.perf_counter()
     x, y, x_val, y_val = data.split_validation(5000, 0)
     rule = make_rule("fa", MLP((784, 1000, 10), activation="sigmoid", seed=seed), seed=1000 + seed)
     rule.B2.mul_(FACTOR)
@@ -60,11 +60,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    origin = provenance()  # one for all seeds: a commit in between must not set them apart
     data, errors = load("mnist", "full"), {}
     for seed in args.seeds:
         name = f"feedback-size-{FACTOR}-s{seed}"
         path = RUNS / f"{name}.json"
-        record = json.loads(path.read_text("utf-8")) if path.exists() else run(name, seed, data)
+        record = json.loads(path.read_text("utf-8")) if path.exists() else run(name, seed, data, origin)
         save_run(record)
         errors[name] = record["test_error"]
         print(f"{name:<24}{100 * errors[name]:>8.2f}%{record['wall_seconds']:>9.0f} s", flush=True)
