@@ -101,6 +101,26 @@ def configure(app: Sphinx, config: Config) -> None:
     config.nitpick_ignore_regex = [*config.nitpick_ignore_regex, *NITPICK_IGNORE]
 
 
+def recorded(group: str = "") -> dict[Path, dict]:
+    """The records of a group of the catalogue, or of all its groups, by file."""
+    read = {path: json.loads(path.read_text("utf-8")) for path in sorted((ROOT / "data/runs").glob(f"{group}*.json"))}
+    return {path: record for path, record in read.items() if "group" in record and group in ("", record["group"])}
+
+
+class RunsCost(SphinxDirective):
+    """``{runs-cost}``: how much is on record in all, and what it took."""
+
+    def run(self) -> list[nodes.Node]:
+        records = recorded()
+        for path in records:
+            self.env.note_dependency(str(path))
+        trials = sum(record["parameters"]["purpose"] == "search" for record in records.values())
+        hours = sum(record["wall_seconds"] for record in records.values()) / 3600
+        text = f"On record are {len(records) - trials} trainings and {trials} trials of searches, "
+        text += f"{hours:.0f} hours of one core that other work sometimes shared."
+        return [nodes.paragraph(text=text)]
+
+
 class Runs(SphinxDirective):
     """``{runs} GROUP``: what the catalogue says about a group, and a table of its recorded trainings.
 
@@ -119,10 +139,7 @@ class Runs(SphinxDirective):
             about = tomllib.loads(CATALOGUE.read_text("utf-8"))[group]["about"]
         except KeyError as error:
             raise self.error(f"{CATALOGUE.name} has no group {group!r} with an 'about'") from error
-        for path in sorted((ROOT / "data" / "runs").glob(f"{group}-*.json")):
-            record = json.loads(path.read_text("utf-8"))
-            if record.get("group") != group:
-                continue
+        for path, record in recorded(group).items():
             self.env.note_dependency(str(path))
             seconds += record["wall_seconds"]
             if record["parameters"]["purpose"] == "result":
@@ -201,6 +218,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, object]:
     """Connect the steps above; called by Sphinx."""
     app.add_directive("runs", Runs)
+    app.add_directive("runs-cost", RunsCost)
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     app.connect("html-page-context", drop_widget_state, priority=900)  # after myst-nb has added it
