@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -268,6 +269,14 @@ def test_search_finds_the_first_chapter(visit: Visit):
     visit.page.locator("#search-results li a").first.wait_for(timeout=10_000)
     assert visit.page.locator("#search-results li a").count() >= 1
     assert visit.complaints() == []
+
+
+def test_search_does_not_bury_the_chapters_under_recorded_trainings(visit: Visit):
+    visit.open("search.html?q=validation")  # a word of every recorded training
+    links = visit.page.locator("#search-results li a")
+    links.first.wait_for(timeout=10_000)
+    found = links.evaluate_all("all => all.map((a) => a.href)")
+    assert not [link for link in found if re.search(r"-s\d+\.html", link)]
 
 
 # --- every page, by http --------------------------------------------------------------------------------------

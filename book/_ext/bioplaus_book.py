@@ -5,7 +5,7 @@
 - Icons come from the theme's web font (0.2 MB, on demand), not from its 1.5 MB script, which also watches
   every change of the page and so slows the widgets down.
 - The sidebar ends at the chapters: the notebooks of recorded trainings, of which there may be hundreds, are reached
-  from the tables that the directive `{runs}` makes of the records.
+  from the tables that the directive `{runs}` makes of the records. The search knows them by title only.
 - Names in docstrings that no page of this book documents are allowed, each kind with its reason.
 """
 
@@ -172,6 +172,15 @@ class Runs(SphinxDirective):
         return [nodes.paragraph(text=about), holder]
 
 
+def leave_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
+    """Index recorded trainings by their titles only.
+
+    Hundreds of pages with the same words would bury the chapters, and every page of the book loads the index.
+    """
+    if re.fullmatch(r"trainings/.*-s\d+", app.env.docname):
+        app.env.metadata[app.env.docname]["no-search"] = True
+
+
 def copy_mathjax(app: Sphinx) -> None:
     """Copy the parts of MathJax that the book uses below ``_static/mathjax``."""
     if app.builder.format != "html":
@@ -221,6 +230,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("runs-cost", RunsCost)
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
+    app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", drop_widget_state, priority=900)  # after myst-nb has added it
     app.connect("build-finished", finish)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
