@@ -2,11 +2,11 @@
 
 The network of Lillicrap et al. (2016) as the catalogue has it (``paper-lillicrap``): 784-1000-10, logistic units, SGD
 with batches of ten and weight decay 1e-6, 20 epochs, the same 5,000 validation images. There ``B`` comes from the
-range of ``W``; here it is 32 times that, about ±1, at a learning rate of 0.1. Factor and rate are the
-better of two trainings with seed 0, 32 at 0.1 and 16 at 0.3, by the last 5,000 training images, after five of three
-epochs with factors of 1 to 16. These are not on record, and the two also printed their test errors. ``weight_norm_2`` is ‖W2‖ itself, where records of the
-catalogue divide it by its first value. A run that is on record is not repeated. A table for
-people, then one line of JSON: ``{"<id>": test error after the last epoch, …}``.
+range of ``W``; here it is 32 times that, about ±1, at a learning rate of 0.1. Factor and rate are the better of two
+trainings with seed 0, 32 at 0.1 and 16 at 0.3, by the last 5,000 training images, after five of three epochs with
+factors of 1 to 16. These are not on record, and the two also printed their test errors. ``weight_norm_2`` is ‖W2‖
+itself, where records of the catalogue divide it by its first value. A run that is on record is not repeated. A table
+for people, then one line of JSON: ``{"<id>": test error after the last epoch, …}``.
 
     python -m bioplaus_lite.data fetch mnist
     python benchmarks/feedback_size.py [--seeds 0 1 2] [--threads 1]
