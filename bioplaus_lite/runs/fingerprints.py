@@ -1,0 +1,189 @@
+"""Whether the code still does what a record says: a training's first steps, in numbers.
+
+A record says which setting it trained. Its fingerprint says what the first steps of that setting looked like in the
+code that made the record: losses, gradients, changes of weights, measures. Code may be renamed, moved and rewritten;
+while it gives the same fingerprint, the record is its result. Nothing here compares source text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor
+
+from bioplaus_lite.data import Dataset, load
+from bioplaus_lite.rules import LearningRule, SegregatedCompartments
+from bioplaus_lite.runs.recipe import Measures, build_network, build_rule, optimizer_from, scheduler_from
+from bioplaus_lite.training import fit
+
+__all__ = ["STEPS", "compare", "fingerprint", "setting_key", "setting_of"]
+
+STEPS = 20
+HELD_OUT, BATCH, ONLINE_BATCH = 1000, 100, 20
+#: What a setting is: the parameters of a run that decide what a step does. Not its seed, length or purpose, and not
+#: when it is measured.
+SETTING = (
+    "rule", "dataset", "subset", "network", "options", "optimizer", "schedule", "turns", "batch_size", "validation",
+)  # fmt: skip
+
+#: How far apart two fingerprints of the same code may be: relative, and of angles in degrees. Measured between
+#: instruction sets: 2e-5 in float32.
+TOLERANCE = {"float32": 1e-4, "float64": 1e-8}
+DEGREES = 0.05
+
+
+def setting_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a run's parameters that its fingerprint belongs to, as JSON holds it."""
+    return json.loads(json.dumps({name: parameters[name] for name in SETTING}))
+
+
+def setting_key(parameters: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that tell one setting from another."""
+    text = json.dumps(setting_of(parameters), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _number(value: float, dtype: str) -> float | None:
+    """What JSON keeps of a number: nothing of one that is not finite, and no digits that mean nothing."""
+    return float(f"{value:.{8 if dtype == 'float32' else 13}g}") if math.isfinite(value) else None
+
+
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
+    return {name: t.double().norm().item() for name, t in tensors.items() if t.is_floating_point()}
+
+
+def _state(rule: LearningRule) -> dict[str, Tensor]:
+    """Every parameter and buffer, by name; one that goes by two names once."""
+    named = (*rule.named_parameters(), *rule.named_buffers())
+    return {name: tensor.detach() for name, tensor in named}
+
+
+@lru_cache(maxsize=2)
+def _shipped(name: str) -> Dataset:
+    return load(name, "shipped")  # unpacking takes longer than twenty steps
+
+
+def fingerprint(
+    parameters: Mapping[str, Any], *, built: Callable[[LearningRule], None] = lambda rule: None
+) -> dict[str, Any]:
+    """Take the first :data:`STEPS` steps of a setting, in each of its phases, and say what they did.
+
+    The data are the shipped images, split as the run splits the full set, with at most 1,000 images held out. A batch
+    has at most 100 examples, or 20 for a rule that learns online. A schedule counts steps in place of epochs, so that
+    its first change falls inside. The seeds are 0 and 1000, as of a run with seed 0.
+
+    Args:
+        parameters: of a run; those in :data:`SETTING` count.
+        built: called with the rule before it learns.
+
+    Returns:
+        ``losses``, one a step; ``gradients``, for each phase the norm of each ``.grad`` after its first step;
+        ``changes``, of each parameter and buffer the norm of its change after the last; ``measures`` after the last;
+        ``dtype``; and ``diverged``, the steps made if the loss was no longer finite, else null.
+    """
+    p = setting_of(parameters)
+    data = _shipped(p["dataset"])
+    x, y, x_val, y_val = data.split_validation(min(p["validation"]["size"], HELD_OUT), p["validation"]["seed"])
+    network = build_network(p["network"], data.image_shape, len(data.classes), seed=0)
+    rule = build_rule(p["rule"], network, seed=1000, **p["options"])
+    built(rule)
+    online = isinstance(rule, SegregatedCompartments)
+    size = min(p["batch_size"], ONLINE_BATCH if online else BATCH, len(x) // STEPS)
+    dtype = network.weight(1).dtype
+    x, y, x_val, y_val = x[: STEPS * size].to(dtype), y[: STEPS * size], x_val[:HELD_OUT].to(dtype), y_val[:HELD_OUT]
+    measures = Measures(rule, x_val, y_val, (data.x_test[:HELD_OUT].to(dtype), data.y_test[:HELD_OUT]))
+    measures.dynamics(rule, x_val, y_val)  # so that its changes have a beginning
+    start = {name: tensor.clone() for name, tensor in _state(rule).items()}
+    phases = 2 if p["turns"] else 1
+    gradients: list[dict[str, float]] = []
+
+    def optimizer(groups: list[dict]):
+        made = optimizer_from(p["optimizer"])(groups)
+        if schedule := scheduler_from(rule, p["schedule"]):
+            scheduled = schedule(made)
+            made.register_step_post_hook(lambda *_: scheduled.step())
+        return made
+
+    def after_a_step(examples: int, total: int) -> None:
+        if examples % (STEPS * size) == size:
+            found = {name: q.grad for name, q in rule.named_parameters() if q.grad is not None}
+            gradients.append(_norms(found))
+
+    diverged = None
+    try:
+        history = fit(
+            rule, (x, y), epochs=phases, batch_size=size, seed=0, every=size, optimizer=optimizer,
+            scheduler=scheduler_from(rule, turns=p["turns"]), progress=after_a_step,
+        )  # fmt: skip
+    except FloatingPointError as error:
+        history = error.history
+        diverged = len(history.frame)
+    losses = history.curve("loss", "train")[1] if len(history.frame) else []
+    named = str(dtype).removeprefix("torch.")
+    changes = {name: tensor - start[name] for name, tensor in _state(rule).items()}
+
+    def plain(values: Mapping[str, float]) -> dict[str, float | None]:
+        return {name: _number(value, named) for name, value in values.items()}
+
+    return {
+        "losses": [_number(loss, named) for loss in losses],
+        "gradients": [plain(norms) for norms in gradients],
+        "changes": plain(_norms(changes)),
+        "measures": plain(measures(rule)) if diverged is None else {},
+        "dtype": named,
+        "diverged": diverged,
+    }
+
+
+# ------------------------------------------------------------------------------------------------------- comparing
+
+
+def _apart(name: str, old: float | None, new: float | None, tolerance: float) -> bool:
+    if old is None or new is None:
+        return old is not new
+    if "angle" in name:
+        return abs(old - new) > DEGREES
+    return abs(old - new) > tolerance * max(abs(old), abs(new))
+
+
+def _pairs(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Numbers to compare: by name where the names are the same, else in the order of their size.
+
+    A tensor may be renamed. Then those that did not move do not count, as nothing tells them from one another.
+    """
+    if old.keys() == new.keys():
+        yield from ((f"{what} of {name}", old[name], new[name]) for name in old)
+        return
+    ranked = [sorted((v for v in values.values() if v), reverse=True) for values in (old, new)]
+    if len(ranked[0]) != len(ranked[1]):
+        yield f"number of {what}s", len(ranked[0]), len(ranked[1])
+    yield from ((f"{what} number {i} by size", a, b) for i, (a, b) in enumerate(zip(*ranked, strict=False), 1))
+
+
+def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What tells two fingerprints of a setting apart, in words; nothing if the same code may have made both.
+
+    Losses, norms and measures may differ by one part in 10,000 in float32 and in 100 million in float64, angles by
+    0.05 degrees: that much do instruction sets.
+    """
+    for name in ("dtype", "diverged"):
+        if old[name] != new[name]:
+            return [f"{name}: {old[name]} on record, now {new[name]}"]
+    pairs: list[tuple[str, Any, Any]] = []
+    for name in ("losses", "gradients"):
+        if len(old[name]) != len(new[name]):
+            return [f"number of {name}: {len(old[name])} on record, now {len(new[name])}"]
+    pairs += [(f"loss of step {i}", a, b) for i, (a, b) in enumerate(zip(old["losses"], new["losses"], strict=True), 1)]
+    for phase, (a, b) in enumerate(zip(old["gradients"], new["gradients"], strict=True), 1):
+        pairs += _pairs(f"gradient in phase {phase}" if len(old["gradients"]) > 1 else "gradient", a, b)
+    pairs += _pairs("change", old["changes"], new["changes"])
+    missing = [name for name in old["measures"] if name not in new["measures"]]
+    pairs += [(f"measure {name}", old["measures"][name], new["measures"].get(name)) for name in old["measures"]]
+    tolerance = TOLERANCE[old["dtype"]]
+    said = [f"{name}: {a} on record, now {b}" for name, a, b in pairs if _apart(name, a, b, tolerance)]
+    return said or [f"measure {name} is gone" for name in missing]
