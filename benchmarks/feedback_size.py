@@ -24,7 +24,8 @@ from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.diagnostics import error_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules import make_rule
-from bioplaus_lite.runs import RUNS, provenance, save_run
+from bioplaus_lite.runs import provenance, save_run
+from bioplaus_lite.runs.records import recorded
 from bioplaus_lite.training import fit
 
 FACTOR, RATE, DECAY, EPOCHS, BATCH = 32, 0.1, 1e-6, 20, 10
@@ -49,8 +50,8 @@ def run(name: str, seed: int, data: Dataset, origin: dict) -> dict:
     for split in ("validation", "test"):
         curves[f"{split}_error"] = [round(1 - a, 6) for a in history.curve("accuracy", split)[1]]
     return {
-        "id": name, "rule": "fa", "dataset": "mnist", "sizes": (784, 1000, 10), "seed": seed, "epochs": EPOCHS,
-        "factor": FACTOR, "test_error": curves["test_error"][-1], "curves": curves,
+        "id": name, "group": "feedback-size", "rule": "fa", "dataset": "mnist", "sizes": (784, 1000, 10),
+        "seed": seed, "epochs": EPOCHS, "factor": FACTOR, "test_error": curves["test_error"][-1], "curves": curves,
         "optimizer": {"name": "SGD", "lr": RATE, "weight_decay": DECAY, "batch_size": BATCH},
         "wall_seconds": round(time.perf_counter() - start, 1), **origin,
     }  # fmt: skip
@@ -66,8 +67,7 @@ def main() -> None:
     data, errors = load("mnist", "full"), {}
     for seed in args.seeds:
         name = f"feedback-size-{FACTOR}-s{seed}"
-        path = RUNS / f"{name}.json"
-        record = json.loads(path.read_text("utf-8")) if path.exists() else run(name, seed, data, origin)
+        record = recorded().get(name) or run(name, seed, data, origin)
         save_run(record)
         errors[name] = record["test_error"]
         print(f"{name:<24}{100 * errors[name]:>8.2f}%{record['wall_seconds']:>9.0f} s", flush=True)

@@ -29,7 +29,8 @@ from bioplaus_lite.rules.segregated import (
     SegregatedParameters,
     jacobian_condition,
 )
-from bioplaus_lite.runs import RUNS, provenance, save_run
+from bioplaus_lite.runs import provenance, save_run
+from bioplaus_lite.runs.records import recorded
 from bioplaus_lite.training import fit
 
 SPIKING, RATE = SegregatedParameters, SegregatedParameters.rate_limit
@@ -98,8 +99,8 @@ def run(name: str, data, threads: int) -> dict:
     metrics = frame[frame.split == "rule"].metric.unique()
     curves = {m: [round(v, 6) for v in history.curve(m, "rule")[1]] for m in metrics}
     return {
-        "id": name, "rule": "segregated", "dataset": "mnist", "sizes": sizes, "seed": seed, "epochs": epochs,
-        "test_error": curves["test_error"][-1], "curves": curves, "constants": asdict(constants),
+        "id": name, "group": "segregated", "rule": "segregated", "dataset": "mnist", "sizes": sizes, "seed": seed,
+        "epochs": epochs, "test_error": curves["test_error"][-1], "curves": curves, "constants": asdict(constants),
         "training_seconds": round(frame.seconds.max(), 1), "wall_seconds": round(time.perf_counter() - start, 1),
         "peak_MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), **provenance(),
     }  # fmt: skip
@@ -116,8 +117,7 @@ def main() -> None:
     data, errors = load("mnist", "full"), {}
     print(f"{'id':<26}{'test error':>12}{'seconds':>9}")
     for name in args.ids or CATALOGUE:
-        path = RUNS / f"{name}.json"
-        record = json.loads(path.read_text("utf-8")) if path.exists() else run(name, data, args.threads)
+        record = recorded().get(name) or run(name, data, args.threads)
         save_run(record)
         errors[name] = record["test_error"]
         print(f"{name:<26}{100 * errors[name]:>11.2f}%{record['training_seconds']:>9}", flush=True)

@@ -27,7 +27,8 @@ from bioplaus_lite.data import load
 from bioplaus_lite.diagnostics import gauss_newton_angles, participation_ratio, target_steps, update_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules import TARGET, TargetRule, alternate, make_rule
-from bioplaus_lite.runs import RUNS, provenance, save_run
+from bioplaus_lite.runs import provenance, save_run
+from bioplaus_lite.runs.records import recorded
 from bioplaus_lite.training import fit
 
 SIZES, EPOCHS, BATCH = (784, *[256] * 5, 10), 50, 100
@@ -128,8 +129,9 @@ def run(name: str, data) -> dict:
     curves["test_error"] = [round(1 - a, 6) for a in history.curve("accuracy")[1]]
     curves["train_loss"] = [round(v, 6) for v in history.curve("loss", "train")[1]]
     return {
-        "id": name, "rule": kind, "turns": turns, "change": change, "dataset": "mnist", "sizes": SIZES, "seed": seed,
-        "epochs": epochs, "test_error": curves["test_error"][-1], "curves": curves, "options": options,
+        "id": name, "group": "targets", "rule": kind, "turns": turns, "change": change, "dataset": "mnist",
+        "sizes": SIZES, "seed": seed, "epochs": epochs, "test_error": curves["test_error"][-1], "curves": curves,
+        "options": options,
         "optimizer": {"name": "Adam", "batch_size": BATCH, **groups}, "training_seconds": round(frame.seconds.max(), 1),
         "wall_seconds": round(time.perf_counter() - start, 1),
         "peak_MiB": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024), **provenance(),
@@ -147,8 +149,7 @@ def main() -> None:
     data, errors = load("mnist", "full"), {}
     print(f"{'id':<40}{'test error':>12}{'seconds':>9}")
     for name in args.ids or CATALOGUE:
-        path = RUNS / f"{name}.json"
-        record = json.loads(path.read_text("utf-8")) if path.exists() else run(name, data)
+        record = recorded().get(name) or run(name, data)
         save_run(record)
         errors[name] = record["test_error"]
         print(f"{name:<40}{100 * errors[name]:>11.2f}%{record['training_seconds']:>9}", flush=True)

@@ -7,12 +7,12 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -32,10 +32,32 @@ from bioplaus_lite.plots import FAMILIES, SHORT, bands, family_grid, style_of
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
+from bioplaus_lite.runs.fingerprints import on_file
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
 from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from
-from bioplaus_lite.runs.records import RUNS, MixedRuns, code_digests, load_runs, save_run
-from bioplaus_lite.runs.runner import Folders, State, StoreError, choose, here, on_dask, run_all, state_of
+from bioplaus_lite.runs.records import (
+    DATA,
+    MixedRuns,
+    broken_lines,
+    load_runs,
+    package_digest,
+    path_of,
+    put_line,
+    read_lines,
+    recorded,
+    save_run,
+)
+from bioplaus_lite.runs.runner import (
+    Folders,
+    State,
+    StoreError,
+    choose,
+    here,
+    on_dask,
+    record_of,
+    run_all,
+    state_of,
+)
 from bioplaus_lite.training import fit
 
 SMALL = """
@@ -171,8 +193,9 @@ def test_the_catalogue_of_the_book_holds_every_rule_on_every_data_set_with_three
     }
     assert {p["subset"] for p in review} == {"full"}
     assert all(RECORDED.fullmatch(f"trainings/{name}") for name in published.runs)
-    index = (ROOT / "book/trainings/index.md").read_text("utf-8")
-    assert all(f"```{{runs}} {group}\n" in index for group in published.groups), "a group without its table"
+    for group in published.groups:
+        page = (ROOT / f"book/trainings/{group}.md").read_text("utf-8")
+        assert all(f"```{{{directive}}} {group}\n" in page for directive in ("runs", "runs-curves", "runs-settings"))
 
 
 def test_a_quick_run_is_short_and_stays_on_shipped_data(published):
@@ -281,56 +304,21 @@ def test_progress_is_told_after_every_batch():
 # --- which code decides --------------------------------------------------------------------------------------
 
 
-def test_of_the_code_only_what_can_change_a_result_counts(tmp_path: Path):
-    package, template = tmp_path / "bioplaus_lite", tmp_path / "train.ipynb"
-    shutil.copytree(ROOT / "bioplaus_lite", package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(records.TEMPLATE, template)
-
-    def changed(rule: str, name: str, old: str, new: str) -> set[str]:
-        before, path = code_digests(rule, template, package), tmp_path / name
-        text = path.read_text("utf-8")
-        assert old in text, (name, old)
-        path.write_text(text.replace(old, new, 1))
-        after = code_digests(rule, template, package)
-        path.write_text(text)
-        return {part for part in after if before[part] != after[part]}
-
-    target, lib = "rules.target_propagation", "bioplaus_lite/"
-    assert changed("dtp", f"{lib}rules/target_propagation.py", "def respond", "# why\n    def respond") == set()
-    assert changed("dtp", f"{lib}rules/target_propagation.py", "mul_(2 /", "mul_(3 /") == {target}
-    assert changed("fa", f"{lib}rules/target_propagation.py", "mul_(2 /", "mul_(3 /") == set()
-    assert changed("fa", f"{lib}rules/base.py", "div_(batch)", "div_(2 * batch)") == {"rules.base"}
-    assert changed("segregated", f"{lib}rules/segregated/kernels.py", "\n\n\n", "\n\n\nx = 1\n") == {"rules.segregated"}
-    assert changed("fa", f"{lib}data.py", "div_(255)", "div_(256)") == {"data"}
-    assert changed("fa", f"{lib}data.py", "TIMEOUT = (3, 10)", "TIMEOUT = (3, 11)") == set()
-    assert changed("fa", f"{lib}diagnostics.py", "torch.rad2deg(2 *", "torch.rad2deg(3 *") == {"diagnostics"}
-    assert changed("fa", "train.ipynb", "1000 + seed", "2000 + seed") == {"template"}
-    assert changed("fa", "train.ipynb", "epochs = 2", "epochs = 3") == set()  # a parameter
-    assert changed("fa", "train.ipynb", "the authors'", "its authors'") == set()
-
-
 def record(name: str, /, **more) -> dict:
     keys = {"rule": "fa", "dataset": "mnist", "sizes": [4, 3], "seed": 0, "epochs": 1, "test_error": 0.5}
-    return {"id": name, **keys, **more}
+    return {"id": name, "group": "r", **keys, **more}
 
 
 @pytest.mark.parametrize(
     ("first", "second", "complaint"),
     [
-        ({"commit": "a"}, {"commit": "b"}, r"\(code, commit\): a: r-0 and 0 more; b: r-1"),
-        ({"commit": "a"}, {"commit": "a+"}, r"commit\): a: r-0"),
-        (
-            {"commit": "a", "code": {"training": "1"}},
-            {"commit": "a", "code": {"training": "2"}},
-            r"\(code, training\): 1: r-0",
-        ),
-        ({"commit": "a"}, {"commit": "a", "code": {"training": "1"}}, "kind of record"),
+        ({"commit": "a"}, {"commit": "b"}, r"\(commit\): a: r-0 and 0 more; b: r-1"),
+        ({"commit": "a"}, {"commit": "a+"}, r"\(commit\): a: r-0"),
+        ({"fingerprint": "5e-1"}, {"fingerprint": "5e-2"}, r"\(code of setting 5e\): 5e-1: r-0"),
+        ({"commit": "a"}, {"commit": "a", "fingerprint": "5e-1"}, "kind of record"),
         ({"commit": "a"}, {"commit": "a"}, None),
-        (
-            {"commit": "a", "code": {"training": "1", "x": "1"}},
-            {"commit": "b", "code": {"training": "1", "y": "2"}},
-            None,
-        ),
+        ({"commit": "a", "fingerprint": "5e-1"}, {"commit": "b", "fingerprint": "5e-1"}, None),
+        ({"commit": "a", "fingerprint": "5e-1"}, {"commit": "b", "fingerprint": "7f-2"}, None),
     ],
 )
 def test_results_of_different_code_are_not_mixed(tmp_path: Path, first: dict, second: dict, complaint: str | None):
@@ -345,16 +333,21 @@ def test_results_of_different_code_are_not_mixed(tmp_path: Path, first: dict, se
     assert len(load_runs("r-0", tmp_path)) == 1
 
 
-def test_a_record_comes_back_as_it_was_with_its_lists_on_one_line(tmp_path: Path):
-    words = ["[\n 1,\n 2\n]", 'a, "b"', "{[", "line\nbreak"]
-    given = record("r-0", words=words, empty=[], nested=[[1, 2.5], [], [None, {"x": [True]}]])
-    text = save_run(given, tmp_path).read_text("utf-8")
-    assert json.loads(text) == json.loads(json.dumps(given))
-    assert '"sizes": [' in text and not re.search(r"\[\n\s+[\d.]+,", text)
-    assert len(text) < len(json.dumps(given, indent=1))
+def test_a_record_comes_back_as_it_was_on_one_line(tmp_path: Path):
+    words = ["[\n 1,\n 2\n]", 'a, "b"', "{[", "line\nbreak", "\u2028", "×"]
+    given = record("r-1", words=words, empty=[], nested=[[1, 2.5], [], [None, {"x": [True]}]], small=1e-12)
+    path = save_run(given, tmp_path)
+    assert path == tmp_path / "runs" / "r.jsonl"
+    save_run(record("r-0"), tmp_path)
+    lines = path.read_text("utf-8").split("\n")
+    assert [json.loads(line)["id"] for line in lines[:-1]] == ["r-0", "r-1"] and lines[-1] == ""
+    assert recorded(tmp_path)["r-1"] == given
+    save_run(given | {"test_error": 0.25}, tmp_path)
+    assert recorded(tmp_path)["r-1"] == given | {"test_error": 0.25}
+    assert len(recorded(tmp_path)) == 2
 
 
-def test_seeds_of_other_parameters_are_not_mixed_and_a_torn_file_is_named(tmp_path: Path):
+def test_seeds_of_other_parameters_are_not_mixed(tmp_path: Path):
     keys = {"group": "r", "dataset": "mnist", "name": "fa"}
     save_run(record("r-0", parameters={"seed": 0, "epochs": 10}, **keys), tmp_path)
     save_run(record("r-1", parameters={"seed": 1, "epochs": 10}, **keys), tmp_path)
@@ -362,9 +355,87 @@ def test_seeds_of_other_parameters_are_not_mixed_and_a_torn_file_is_named(tmp_pa
     save_run(record("r-2", parameters={"seed": 2, "epochs": 5}, **keys), tmp_path)
     with pytest.raises(MixedRuns, match=r"\(epochs of r-mnist-fa\): 10: r-0 and 1 more; 5: r-2 and 0 more"):
         load_runs("r-", tmp_path)
-    (tmp_path / "r-3.json").write_text("{")
-    with pytest.raises(ValueError, match=r"r-3\.json is no record of a run: Expecting property name"):
-        load_runs("r-", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"id": "r-3", "rule', "Unterminated string"),
+        ("[1, 2]", "no JSON object with an id"),
+        ("null", "no JSON object with an id"),
+        ("{}", "no JSON object with an id"),
+        ('{"id": 3}', "no JSON object with an id"),
+        ('{"id": "r-9", "parameters": 3}', "its parameters are no table but 3"),
+        ('{"id": "r-0"}', "'r-0' stands on an earlier line"),
+        ("<<<<<<< ours", "Expecting value"),
+        ("\ufffd", "Expecting value"),
+    ],
+)
+def test_a_torn_or_foreign_line_is_named_and_kept_and_hides_no_other(tmp_path: Path, line: str, why: str):
+    path = save_run(record("r-0"), tmp_path)
+    path.write_text(f"{path.read_text()}{line}\n{json.dumps(record('r-2'))}\n")
+    with pytest.warns(UserWarning, match=rf"r\.jsonl, line 2 is no record: .*{re.escape(why)}"):
+        assert load_runs("r-", tmp_path).id.tolist() == ["r-0", "r-2"]
+    assert len(broken_lines(tmp_path)) == 1
+    save_run(record("r-1"), tmp_path)
+    assert path.read_text().splitlines()[-1] == line
+    assert list(recorded(tmp_path)) == ["r-0", "r-1", "r-2"]
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"id": "../up"}, "a run's id has lower-case letters, digits, - and _, not '../up'"),
+        ({"group": "a/b"}, "a run's group has lower-case letters, digits, - and _, not 'a/b'"),
+        ({"id": 3}, "a run's id has lower-case letters, digits, - and _, not 3"),
+        ({"test_error": float("nan")}, "r-0 cannot go on record: test_error is nan; use null"),
+        ({"metrics": {"loss": [1.0, float("inf")]}}, r"r-0 cannot go on record: metrics\.loss\[1\] is inf"),
+    ],
+)
+def test_what_cannot_be_a_record_is_refused_and_nothing_is_written(tmp_path: Path, change: dict, complaint: str):
+    with pytest.raises(ValueError, match=complaint):
+        save_run(record("r-0") | change, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    given = record("r-0")
+    del given["group"]
+    with pytest.raises(ValueError, match="run record lacks group; it needs id, group, rule"):
+        save_run(given, tmp_path)
+    with pytest.raises(ValueError, match="unknown purpose 'serch'; choose one of result, search"):
+        load_runs("r-", tmp_path, purpose="serch")
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from bioplaus_lite.runs.records import save_run
+for i in range(int(sys.argv[3])):
+    save_run({"id": f"w{sys.argv[2]}-{i}", "group": "r", "rule": "fa", "dataset": "mnist", "sizes": [1], "seed": 0,
+              "epochs": 1, "test_error": 0.5, "padding": list(range(2000))}, Path(sys.argv[1]))
+    print(i, flush=True)
+"""
+
+
+def writer(folder: Path, name: str, count: int) -> subprocess.Popen:
+    command = [sys.executable, "-c", WRITER, str(folder), name, str(count)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def test_two_processes_that_write_one_file_lose_nothing(tmp_path: Path):
+    processes = [writer(tmp_path, name, 25) for name in "ab"]
+    assert [(process.wait(180), process.stdout.close())[0] for process in processes] == [0, 0]
+    assert len(recorded(tmp_path)) == 50 and broken_lines(tmp_path) == []
+    assert [p.name for p in (tmp_path / "runs").iterdir()] == ["r.jsonl"]
+
+
+def test_a_killed_process_loses_nothing_that_it_had_written(tmp_path: Path):
+    process = writer(tmp_path, "a", 100_000)
+    done = [process.stdout.readline() for _ in range(20)]
+    process.kill()
+    done += process.stdout.read().splitlines()
+    process.wait()
+    process.stdout.close()
+    assert len(done) <= len(recorded(tmp_path)) <= len(done) + 1 and broken_lines(tmp_path) == []
+    save_run(record("r-0"), tmp_path)  # its lock went with it
 
 
 @pytest.mark.parametrize("variable", ["PATH", "GIT_DIR"])  # no git, and a folder that is no repository
@@ -378,7 +449,8 @@ def test_trials_of_a_search_are_loaded_only_when_asked_for(tmp_path: Path):
     save_run(record("r-lr1-s0", parameters={"purpose": "search"}), tmp_path)
     assert load_runs("r-", tmp_path).id.tolist() == ["r-0"]
     assert load_runs("r-", tmp_path, purpose="search").id.tolist() == ["r-lr1-s0"]
-    with pytest.raises(FileNotFoundError, match=r"none of the 1 runs called 'r-0'… in .* is a search"):
+    assert path_of("r", "search", tmp_path) == tmp_path / "searches" / "r.jsonl"
+    with pytest.raises(FileNotFoundError, match=r"no search called 'r-0'… in .*searches"):
         load_runs("r-0", tmp_path, purpose="search")
 
 
@@ -464,6 +536,17 @@ def folders(tmp_path: Path) -> Folders:
     return Folders.below(tmp_path / "out")
 
 
+FINGERPRINT = {
+    "losses": [1.0], "gradients": [{}], "changes": {}, "measures": {}, "dtype": "float32", "diverged": None,
+}  # fmt: skip
+
+
+def drop(run, folders: Folders) -> None:
+    """Take a record out of its file."""
+    path = path_of(run.group, run.parameters["purpose"], folders.data)
+    path.write_text("".join(f"{json.dumps(r)}\n" for r in read_lines(path).records.values() if r["id"] != run.id))
+
+
 class Stub:
     """Works at once; counts; fails for the ids that it is told to fail for."""
 
@@ -481,17 +564,16 @@ class Stub:
             result = {
                 "sizes": [784, 10, 10], "test_error": 0.25,
                 "validation_error": self.errors.get(rate, 0.5), "commit": "c",
-                "code": dict(runner.current_code(run, self.folders)), "wall_seconds": 1.0, "seconds": 1.0,
-                "diverged": rate in self.diverged,
+                "fingerprint": FINGERPRINT, "wall_seconds": 1.0, "seconds": 1.0, "diverged": rate in self.diverged,
             }  # fmt: skip
             yield run, (f"notebook of {run.id}\n", result, [])
 
 
 def do(runs, folders: Folders, **how) -> tuple[list[str], dict[str, str]]:
-    keep_old = how.pop("keep_old", False)
+    keep_old, again = how.pop("keep_old", False), how.pop("again", False)
     work = Stub(folders, **how)
     with folders.ours():
-        ended = run_all(list(runs.values()), folders, work, keep_old=keep_old, say=lambda line: None)
+        ended = run_all(list(runs.values()), folders, work, keep_old=keep_old, again=again, say=lambda line: None)
     assert keep_old or not ended.left
     return work.did, ended.failed
 
@@ -500,7 +582,8 @@ def test_done_runs_are_skipped_and_changes_are_noticed(catalogue, folders: Folde
     runs = catalogue().runs
     assert do(runs, folders) == (["small-mnist-fa-s0", "small-mnist-fa-s1"], {})
     assert do(runs, folders) == ([], {})
-    saved = json.loads(folders.record(runs["small-mnist-fa-s1"]).read_text())
+    assert do(runs, folders, again=True)[0] == list(runs)
+    saved = record_of(runs["small-mnist-fa-s1"], folders)
     assert (saved["id"], saved["rule"], saved["dataset"], saved["seed"], saved["epochs"], saved["test_error"]) == (
         "small-mnist-fa-s1", "fa", "mnist", 1, 2, 0.25
     )  # fmt: skip
@@ -512,23 +595,30 @@ def test_done_runs_are_skipped_and_changes_are_noticed(catalogue, folders: Folde
     assert do(other, folders) == ([], {})
 
 
-def test_records_of_other_code_and_torn_pairs_are_noticed(catalogue, folders: Folders):
+def test_records_without_a_fingerprint_or_of_another_notebook_are_broken(catalogue, folders: Folders, tmp_path: Path):
     runs = catalogue().runs
-    do(runs, folders)
+    folders = replace(folders, examples=tmp_path / "shown")
+    folders.examples.mkdir()
     first, second = runs.values()
-    path = folders.record(first)
-    saved = json.loads(path.read_text())
-    path.write_text(json.dumps(saved | {"code": saved["code"] | {"training": "000"}}))
-    state = state_of(first, folders)
-    assert state.name == "stale" and "other code: training" in state.detail
+    (folders.examples / f"{second.id}.ipynb").write_text("an older run's\n")
+    do(runs, folders)
+    assert folders.notebook(second).read_text() == f"notebook of {second.id}\n"  # what the book shows goes with its run
+    assert [p.name for p in folders.notebooks.iterdir()] == [f"{first.id}.ipynb"]
+    assert record_of(first, folders)["notebook"] is None and len(record_of(second, folders)["notebook"]) == 16
     folders.notebook(second).write_text("another run's\n")
-    assert state_of(second, folders).name == "broken"
+    assert state_of(second, folders) == State(
+        "broken", f"{second.id}.ipynb belongs to another run", record_of(second, folders)
+    )
+    put_line(path_of("small", data=folders.data), record_of(first, folders) | {"fingerprint": "none"})
+    assert state_of(first, folders).detail == "its fingerprint 'none' is not on file"
     assert do(runs, folders)[0] == [first.id, second.id]
-    folders.notebook(second).unlink()
-    path.write_text("{")
-    assert [state_of(run, folders).name for run in runs.values()] == ["broken", "broken"]
+    path = path_of("small", data=folders.data)
+    torn = path.read_text().splitlines()[1][:50]
+    path.write_text(f'{torn}\n{{"id": "{second.id}", "parameters": {{}}, "code": {{}}}}\n')
+    assert [state_of(run, folders).name for run in runs.values()] == ["missing", "broken"]
     assert len(do(runs, folders)[0]) == 2
     assert {state_of(run, folders).name for run in runs.values()} == {"done"}
+    assert len(broken_lines(folders.data)) == 1  # kept, for whoever tore it
 
 
 def test_a_failing_run_is_reported_and_the_others_go_on(catalogue, folders: Folders):
@@ -548,7 +638,7 @@ def test_a_search_chooses_on_the_validation_set_and_only_then_the_runs_start(cat
     )
     did, failed = do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 1.0})
     assert (did, failed) == ([*trials, *runs], {})
-    saved = json.loads(folders.record(runs["small-mnist-fa-s1"]).read_text())
+    saved = record_of(runs["small-mnist-fa-s1"], folders)
     assert saved["parameters"]["optimizer"] == {"name": "SGD", "lr": 1.0}
     assert saved["chosen"] == {"key": "optimizer.lr", "value": 1.0, "of": [0.1, 1.0, 2.0]}
     assert not (folders.notebooks / f"{trials[0]}.ipynb").exists()
@@ -581,14 +671,14 @@ def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, f
     do(catalogue(*SEARCH).runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 0.4})
     more = catalogue(SEARCH[0], (RULE, SEARCH[1][1].replace("0.1, 1.0, 2.0", "1.0, 2.0, 3.0"))).runs
     first = more["small-mnist-fa-s0"]
-    before = json.loads(folders.record(first).read_text())
+    before = record_of(first, folders)
     assert do(more, folders, keep_old=True, errors={3.0: 0.4})[0] == ["small-mnist-fa-lr3p0-s0"]
-    after = json.loads(folders.record(first).read_text())
+    after = record_of(first, folders)
     assert after == before | {"chosen": {"key": "optimizer.lr", "value": 1.0, "of": [1.0, 2.0, 3.0]}}
     assert not runner.pending(more.values(), folders)
     assert runner.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
     assert runner.orphans([], folders) == []
-    folders.record(first.trials[2]).unlink()
+    drop(first.trials[2], folders)
     assert do(more, folders, errors={3.0: 0.1})[0] == ["small-mnist-fa-lr3p0-s0", *more]  # now another rate is best
 
 
@@ -628,27 +718,29 @@ def test_whatever_happens_to_a_run_here_the_others_go_on(catalogue, folders: Fol
     assert ended.failed == {run.id: "ZeroDivisionError: division by zero" for run in runs}
 
 
-def test_code_that_is_edited_while_runs_go_on_is_noticed(catalogue, folders: Folders, monkeypatch, tmp_path: Path):
-    template = tmp_path / "template.ipynb"
-    shutil.copy(folders.template, template)
-    folders, run = Folders.below(tmp_path / "out", template), catalogue().runs["small-mnist-fa-s0"]
-    before = runner.current_code(run, folders)
-    shutil.copytree(ROOT / "bioplaus_lite", tmp_path / "bioplaus_lite", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(runner, "ROOT", tmp_path)
-    monkeypatch.setattr(
-        runner, "code_digests", lambda rule, template: code_digests(rule, template, tmp_path / "bioplaus_lite")
-    )
-    assert runner.current_code(run, folders) == before
-    path = tmp_path / "bioplaus_lite/training.py"
-    path.write_text(path.read_text() + "\nfast = True\n")
-    assert runner.current_code(run, folders)["training"] != before["training"]
+def test_a_worker_with_other_code_is_refused(monkeypatch):
+    class Worker:
+        address = "tcp://far"
+
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(distributed, "get_worker", Worker)
+    monkeypatch.setattr(runner, "execute", lambda *given, **more: "done")
+    assert runner._task("r", {}, "T", None, 1, package_digest()) == "done" == runner._task("r", {}, "T", None, 1, None)
+    with pytest.raises(RunError, match="the package of the worker tcp://far is not the runner's"):
+        runner._task("r", {}, "T", None, 1, "0" * 16)
 
 
-def test_a_result_of_other_code_is_dropped(catalogue, folders: Folders):
-    run = catalogue().runs["small-mnist-fa-s0"]
-    code = runner.current_code(run, folders) | {"training": "000"}
-    with pytest.raises(RunError, match=r"other code computed it than is here now \(training\)"):
-        runner.store(run, "text", {"code": code}, folders)
+def test_a_setting_that_behaves_otherwise_sets_its_seeds_apart(catalogue, folders: Folders, monkeypatch):
+    runs = catalogue().runs
+    do(runs, folders)
+    assert len(on_file(folders.data)) == 1 and len(load_runs("small", folders.data)) == 2
+    monkeypatch.setitem(FINGERPRINT, "losses", [1.1])
+    do(dict(list(runs.items())[:1]), folders, again=True)
+    assert len(on_file(folders.data)) == 2
+    with pytest.raises(MixedRuns, match="code of setting"):
+        load_runs("small", folders.data)
+    do(runs, folders, again=True)
+    assert len(load_runs("small", folders.data)) == 2 and len(on_file(folders.data)) == 1
 
 
 # --- what can go wrong with files ------------------------------------------------------------------------------
@@ -663,20 +755,23 @@ def test_a_full_disk_is_an_error_that_says_so_and_stops_everything(catalogue, fo
     work = Stub(folders)
     with folders.ours():
         monkeypatch.setattr(records.os, "fsync", full)
-        with pytest.raises(StoreError, match=r"small-mnist-fa-s0 was computed, but .*ipynb cannot be written: No sp"):
+        with pytest.raises(StoreError, match=r"small-mnist-fa-s0 was computed, but .*jsonl cannot be written: No sp"):
             run_all(list(runs.values()), folders, work)
     assert work.did == ["small-mnist-fa-s0"]
-    assert [*folders.records.iterdir(), *folders.notebooks.iterdir()] == []
+    assert [p for p in folders.data.rglob("*") if p.is_file()] == []
 
 
-def test_a_disk_that_is_full_between_notebook_and_record_leaves_neither(catalogue, folders: Folders, monkeypatch):
-    def full(record, folder):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+def test_a_disk_that_is_full_after_the_record_loses_only_the_notebook(catalogue, folders: Folders, monkeypatch):
+    def full(path, text):
+        if path.suffix == ".ipynb":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(path, text)
 
-    monkeypatch.setattr(runner, "save_run", full)
-    with folders.ours(), pytest.raises(StoreError, match=r"fa-s0\.json cannot be written: No space left on device"):
+    write = runner.write
+    monkeypatch.setattr(runner, "write", full)
+    with folders.ours(), pytest.raises(StoreError, match=r"fa-s0\.ipynb cannot be written: No space left on device"):
         run_all(list(catalogue().runs.values()), folders, Stub(folders))
-    assert [*folders.records.iterdir(), *folders.notebooks.iterdir()] == []
+    assert [state_of(run, folders).name for run in catalogue().runs.values()] == ["done", "missing"]
 
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch):
@@ -699,14 +794,16 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_computed
     (tmp_path / "c.toml").write_text(SMALL)
     arguments = ["--catalogue", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert main(["run", "--all", *arguments]) == 1
-    assert f"cannot write to {tmp_path / 'out' / 'runs'}: Not a directory" in capsys.readouterr().err
+    assert f"cannot write to {tmp_path / 'out' / 'trainings'}: Not a directory" in capsys.readouterr().err
 
 
 def test_drafts_of_a_killed_process_are_removed_and_a_second_runner_is_refused(folders: Folders):
-    folders.records.mkdir(parents=True)
-    (folders.records / "x.json.part").write_text("{")
+    for folder in (folders.data, folders.data / "runs", folders.data / "searches", folders.notebooks):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "x.jsonl.1234.part").write_text("{")
     with folders.ours():
-        assert not list(folders.records.iterdir())
+        assert not [path for path in folders.data.rglob("*") if path.is_file()]
+        save_run(record("r-0"), folders.data)  # another process may put its own record there meanwhile
         with pytest.raises(StoreError, match="another runner is at work in"), folders.ours():
             pass
     with folders.ours():
@@ -758,7 +855,7 @@ def test_a_run_from_template_to_record(tmp_path: Path, capsys):
     """The book's own template, as the command line runs it."""
     assert main(cli(tmp_path, "run", "small-mnist-fa-s1", "--jobs", "1")) == 0
     assert "1 of 1 runs are done" in capsys.readouterr().out
-    saved = json.loads((tmp_path / "out/runs/small-mnist-fa-s1.json").read_text())
+    saved = recorded(tmp_path / "out")["small-mnist-fa-s1"]
     assert 0.05 < saved["test_error"] < 0.3 and saved["sizes"] == [784, 10, 10]
     assert saved["seconds"] < saved["wall_seconds"] and saved["peak_MiB"] > 100
     assert saved["machine"]["threads"] == 1
@@ -773,6 +870,19 @@ def test_a_run_from_template_to_record(tmp_path: Path, capsys):
     assert recorded_problems(path, notebook) == []
     assert str(tmp_path) not in path.read_text() and MIME not in path.read_text()
     assert f"test error {100 * saved['test_error']:.2f} %" in notebook.cells[-1].outputs[0].data["text/plain"]
+    words = ["--out", str(tmp_path / "out")]
+    assert main(["verify", "small-*", "--jobs", "1", *words]) == 0
+    assert capsys.readouterr().out.startswith("1 of 1 records agree with the code: 1 settings, ")
+    path = tmp_path / "out/fingerprints.jsonl"
+    assert saved["fingerprint"] == json.loads(path.read_text())["id"]
+    path.write_text(path.read_text().replace('"losses": [2.', '"losses": [3.'))
+    before = path.read_text()
+    assert main(["verify", "--all", "--jobs", "1", *words]) == 1
+    said = capsys.readouterr().out
+    assert said.startswith("differs: small-mnist-fa-s1: loss of step 1: 3.") and "0 of 1 records agree" in said
+    assert path.read_text() == before  # nothing is made green by asking
+    assert main(["verify", "smal-*", *words]) == 1
+    assert "nothing on record is called 'smal-*'" in capsys.readouterr().err
 
 
 def recorded_problems(path: Path, notebook: nbformat.NotebookNode) -> list[str]:
@@ -786,25 +896,61 @@ def recorded_problems(path: Path, notebook: nbformat.NotebookNode) -> list[str]:
     ]
 
 
-def recorded() -> list[Path]:
+def shown_notebooks() -> list[Path]:
     return sorted(p for p in (ROOT / "book/trainings").glob("*.ipynb") if RECORDED.fullmatch(f"trainings/{p.stem}"))
 
 
 def test_what_the_book_has_on_record_is_whole():
-    """Every stored notebook belongs to its record, and no record comes from a package that was being changed."""
-    for path in recorded():
-        assert (RUNS / f"{path.stem}.json").is_file(), f"{path.name} has no record"
+    """Every notebook shown belongs to its record, one a group, and no record comes from code that was being changed."""
+    assert broken_lines() == []
+    on_record, shown = recorded(), []
+    for path in shown_notebooks():
         assert recorded_problems(path, nbformat.read(path, as_version=nbformat.NO_CONVERT)) == [], path.name
-    for path in RUNS.glob("*.json"):
-        saved = json.loads(path.read_text("utf-8"))
-        assert saved["id"] == path.stem
-        assert not saved["commit"].endswith("+"), f"{path.name}: computed by uncommitted code"
-        assert saved["commit"] not in ("", "unknown"), f"{path.name}: computed by nobody knows what"
-        if saved.get("notebook"):
-            text = (ROOT / "book/trainings" / f"{path.stem}.ipynb").read_text("utf-8")
-            assert runner._checksum(text) == saved["notebook"], f"{path.name} and its notebook are of different runs"
-    assert runner.orphans(read_catalogue().runs.values(), Folders()) == [], "no longer in the catalogue"
+        assert runner._checksum(path.read_text("utf-8")) == on_record[path.stem]["notebook"], path.name
+        shown.append(on_record[path.stem]["group"])
+    assert sorted(shown) == sorted(read_catalogue().groups)
+    for name, saved in on_record.items():
+        assert not saved["commit"].endswith("+"), f"{name}: computed by uncommitted code"
+        assert saved["commit"] not in ("", "unknown"), f"{name}: computed by nobody knows what"
+    for path in (*DATA.glob("runs/*"), *DATA.glob("searches/*")):
+        assert {r["group"] for r in read_lines(path).records.values()} == {path.stem}
+        assert list(read_lines(path).records) == sorted(read_lines(path).records)
+    runs, folders = read_catalogue().runs.values(), Folders()
+    assert {state_of(choose(run, folders), folders).name for run in runs} == {"done"}
+    assert runner.orphans(runs, folders) == [], "no longer in the catalogue"
     assert len(load_runs("seg")) >= 11
+
+
+def test_diff_shows_old_and_new_errors(tmp_path: Path, capsys, monkeypatch):
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    out = ["--out", str(tmp_path / "data")]
+    git("init", "-q")
+    for i in range(3):
+        save_run(record(f"r-{i}"), tmp_path / "data")
+    save_run(record("r-t", validation_error=0.25, parameters={"purpose": "search"}), tmp_path / "data")
+    git("add", "-A")
+    git("commit", "-q", "-m", "first")
+    assert main(["diff", *out]) == 0
+    assert capsys.readouterr().out == "0 of 4 records differ from HEAD\n"
+    save_run(record("r-1", test_error=0.125), tmp_path / "data")
+    save_run(record("r-9", test_error=0.75), tmp_path / "data")
+    save_run(record("r-t", validation_error=0.2, parameters={"purpose": "search"}), tmp_path / "data")
+    assert main(["diff", *out]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[1:] == [
+        ["r-1", "test", "50.00", "%", "12.50", "%"],
+        ["r-9", "test", "–", "75.00", "%"],
+        ["r-t", "validation", "25.00", "%", "20.00", "%"],
+        "3 of 5 records differ from HEAD".split(),
+    ]
+    assert main(["diff", "no-such-commit", *out]) == 1
+    assert "git cannot say what 'no-such-commit' has on record" in capsys.readouterr().err
 
 
 BODY = """
@@ -819,8 +965,10 @@ if seed in {fails}:
 
 class Result:
     def _repr_mimebundle_(self, include=None, exclude=None):
+        fingerprint = {{"losses": [1.0], "gradients": [{{}}], "changes": {{}}, "measures": {{}}, "dtype": "float32",
+                       "diverged": None}}
         result = {{"sizes": [1], "test_error": 0.5, "validation_error": 0.5, "seconds": 1.0, "commit": "c",
-                  "diverged": False}}
+                  "diverged": False, "fingerprint": fingerprint}}
         return {{"text/plain": "result", {mime!r}: json.dumps(result)}}
 print("careful", file=sys.stderr)
 Result()
@@ -898,17 +1046,12 @@ def test_a_killed_runner_leaves_nothing_and_starts_again(tmp_path: Path, quick_t
     process.wait()
     wait_for(lambda: not alive(kernel), 10)
     left = sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file())
-    assert left == ["small-mnist-fa-s0.ipynb", "small-mnist-fa-s0.json"]
+    assert left == ["fingerprints.jsonl", "small-mnist-fa-s0.ipynb", "small.jsonl"]
     text = template.read_text()
     template.write_text(text.replace("seed in (1,)", "seed in ()"))
-    for name in ("small-mnist-fa-s0.json",):  # the same template but for its length: keep what is done
-        path = tmp_path / "out/runs" / name
-        saved = json.loads(path.read_text())
-        saved["code"] = code_digests("fa", template)
-        path.write_text(json.dumps(saved))
     assert main(words) == 0
     assert [seed for seed, *_ in starts(log)] == [0, 1, 1]
-    assert len(list((tmp_path / "out/runs").iterdir())) == 2
+    assert list(recorded(tmp_path / "out")) == ["small-mnist-fa-s0", "small-mnist-fa-s1"]
 
 
 @contextlib.contextmanager

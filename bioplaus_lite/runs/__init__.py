@@ -5,7 +5,8 @@ A chapter never retrains what a full run recorded. It loads the record and says 
 
 ``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their
 settings, ``notebooks`` executes one run, ``runner`` does all that are not done, ``records`` keeps the results,
-``results`` makes tables of them. The command line is ``python -m bioplaus_lite.runs``.
+``fingerprints`` say whether the code still gives them, ``results`` makes tables of them. The command line is
+``python -m bioplaus_lite.runs``.
 """
 
 from bioplaus_lite.runs.catalogue import CATALOGUE, Catalogue, CatalogueError, Run, read_catalogue
@@ -18,11 +19,11 @@ from bioplaus_lite.runs.recipe import (
     scheduler_from,
     tell,
 )
-from bioplaus_lite.runs.records import RUNS, MixedRuns, load_runs, provenance, save_run
+from bioplaus_lite.runs.records import MixedRuns, load_runs, provenance, save_run
 from bioplaus_lite.runs.results import mean_and_interval, reached, tidy
 
 __all__ = [
-    "CATALOGUE", "RUNS", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
+    "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
     "build_rule", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached", "read_catalogue",
     "save_run", "scheduler_from", "tell", "tidy",
 ]  # fmt: skip

@@ -1,19 +1,25 @@
-"""``python -m bioplaus_lite.runs``: list the runs of the catalogue, or do them."""
+"""``python -m bioplaus_lite.runs``: list the runs of the catalogue, do them, compare records and code."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from bioplaus_lite.runs.catalogue import CATALOGUE, CatalogueError, Run, read_catalogue
-from bioplaus_lite.runs.records import ROOT, provenance
+from bioplaus_lite.runs.fingerprints import on_file, verify
+from bioplaus_lite.runs.records import DATA, PURPOSES, ROOT, broken_lines, package_digest, provenance, recorded
 from bioplaus_lite.runs.runner import (
     Folders,
     State,
@@ -53,6 +59,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="say how each run stands")
     running = commands.add_parser("run", help="do the runs that are not done")
+    checking = commands.add_parser("verify", help="say whether the code still does what the records say; write nothing")
+    comparing = commands.add_parser("diff", help="print the errors on record beside those of a commit")
+    comparing.add_argument("commit", nargs="?", default="HEAD", help="any name that git knows; HEAD")
+    checking.add_argument("ids", nargs="*", metavar="ID", help="of a run or trial on record, or a pattern")
+    checking.add_argument("--all", action="store_true", help="every setting on record")
+    checking.add_argument("--jobs", type=_positive, metavar="N", help="processes; as many as processors")
+    for command in (checking, comparing):
+        command.add_argument("--out", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     for command in (listing, running):
         command.add_argument("ids", nargs="*", metavar="ID", help="an id, or a pattern such as 'review-mnist-*'")
         command.add_argument("--quick", action="store_true", help="short runs on shipped data, kept in _build/quick")
@@ -63,8 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--jobs", type=_positive, metavar="N", help="runs at the same time; as many as processors")
     running.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of each run; 1")
     running.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, or its scheduler file")
+    running.add_argument("--again", action="store_true", help="do runs anew although they are done; not their trials")
     running.add_argument(
-        "--keep-old", action="store_true", help="do not repeat what is on record, changed, stale or broken"
+        "--keep-old", action="store_true", help="do not repeat what is on record, changed or broken"
     )
     return parser
 
@@ -122,6 +137,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says: 0 if all went well, 1 if not, 130 if interrupted."""
     parser = _parser()
     options = parser.parse_args(argv)
+    if options.command == "verify":
+        if bool(options.ids) == options.all:
+            parser.error("say what: IDs or --all")
+        return _verify(options.ids, options.out or DATA, options.jobs or cpus())
+    if options.command == "diff":
+        return _diff(options.commit, options.out or DATA)
     out = options.out or (QUICK if options.quick else None)
     template = options.template.resolve()
     folders = Folders.below(out.resolve(), template) if out else Folders(template=template)
@@ -134,6 +155,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _list(_select(runs, options.ids), folders)
             if not options.quick and (left := orphans(catalogue.runs.values(), folders)):
                 print(f"on record, but not in the catalogue: {', '.join(left)}")
+            for line in broken_lines(folders.data):
+                print(line)
             return 0
         if bool(options.ids) == options.all:
             parser.error("say which runs: IDs or --all")
@@ -150,6 +173,80 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
+    """Compare what the code does now with the fingerprints of what is on record."""
+    begin, records, lines = time.monotonic(), recorded(data), on_file(data)
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in records):
+            print(f"nothing on record is called {pattern!r}; 'list' shows the runs there are", file=sys.stderr)
+            return 1
+    asked = [name for name in records if not patterns or any(fnmatchcase(name, p) for p in patterns)]
+    unverified = [name for name in asked if "parameters" not in records[name]]
+    lost = [name for name in asked if name not in unverified and records[name].get("fingerprint") not in lines]
+    users: dict[str, list[str]] = {}
+    for name in asked:
+        if (mark := records[name].get("fingerprint")) in lines:
+            users.setdefault(mark, []).append(name)
+    apart = 0
+    with tqdm(total=len(users), unit="setting", disable=None) as bar:
+        for line, differences in verify([lines[mark] for mark in users], min(jobs, max(1, len(users)))):
+            bar.update()
+            if differences:
+                names = users[line["id"]]
+                apart += len(names)
+                rest = f" and {len(names) - 1} more of its setting" if len(names) > 1 else ""
+                more = f"; and {len(differences) - 3} more" if len(differences) > 3 else ""
+                tqdm.write(f"differs: {names[0]}{rest}: {'; '.join(differences[:3])}{more}")
+    for name in lost:
+        print(f"no fingerprint: {name}")
+    for line in broken_lines(data):
+        print(line)
+    count = sum(map(len, users.values()))
+    print(f"{count - apart} of {count + len(lost)} records agree with the code: {len(users)} settings, "
+          f"{time.monotonic() - begin:.0f} s")  # fmt: skip
+    if unverified:
+        print(f"not verified, as scripts made them without a setting: {len(unverified)}")
+    return 1 if apart or lost else 0
+
+
+def _diff(commit: str, data: Path) -> int:
+    """Print, for each record that differs from a commit's, its error there and here."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(data), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    old: dict[str, Mapping[str, Any]] = {}
+    try:
+        folders = [f"{folder}/" for folder in PURPOSES.values()]
+        for name in git("ls-tree", "-r", "--name-only", commit, *folders).splitlines():
+            for line in git("show", f"{commit}:./{name}").splitlines():
+                record = json.loads(line)
+                old[record["id"]] = record
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
+        print(f"git cannot say what {commit!r} has on record: {said[-1] if said else error}", file=sys.stderr)
+        return 1
+    except (ValueError, KeyError, TypeError) as error:
+        print(f"{commit!r} holds a line that is no record: {error!r}", file=sys.stderr)
+        return 1
+    new = recorded(data)
+    shown = 0
+    for name in sorted({*old, *new}):
+        a, b = old.get(name), new.get(name)
+        if a == b:
+            continue
+        trial = (a or b).get("parameters", {}).get("purpose") == "search"
+        split = "validation" if trial else "test"
+        before, now = (f"{100 * one[f'{split}_error']:.2f} %" if one else "–" for one in (a, b))
+        if not shown:
+            print(f"{'id':<48}{'error':<12}{commit:>12}{'here':>12}")
+        shown += 1
+        print(f"{name:<48}{split:<12}{before:>12}{now:>12}")
+    print(f"{shown} of {len({*old, *new})} records differ from {commit}")
+    return 0
+
+
 def _run(runs: list[Run], folders: Folders, options: argparse.Namespace) -> int:
     jobs = options.jobs or max(1, cpus() // options.threads)
     if not options.scheduler and jobs * options.threads > cpus():
@@ -160,16 +257,18 @@ def _run(runs: list[Run], folders: Folders, options: argparse.Namespace) -> int:
         )
         print(f"note: {what}; the records will say so", file=sys.stderr)
     with folders.ours():
+        how = {"keep_old": options.keep_old, "again": options.again}
         several = jobs > 1 and len(runs) + sum(len(run.trials) for run in runs) > 1
-        if pending(runs, folders) and (options.scheduler or several):
+        if (options.again or pending(runs, folders)) and (options.scheduler or several):
             with _dask(options, jobs) as client:
-                ended = run_all(runs, folders, on_dask(client, folders, options.threads), keep_old=options.keep_old)
+                code = package_digest() if options.scheduler else None
+                ended = run_all(runs, folders, on_dask(client, folders, options.threads, code), **how)
         else:
-            ended = run_all(runs, folders, here(folders, options.threads), keep_old=options.keep_old)
+            ended = run_all(runs, folders, here(folders, options.threads), **how)
     asked = {run.id for run in runs}
     left, failed = asked & set(ended.left), asked & set(ended.failed)
     kept = f", {len(left)} left as they are" if left else ""
-    print(f"{len(asked - left - failed)} of {len(runs)} runs are done{kept}, in {folders.records}")
+    print(f"{len(asked - left - failed)} of {len(runs)} runs are done{kept}, in {folders.data}")
     for name, why in ended.failed.items():
         print(f"failed: {name}: {why}", file=sys.stderr)
     return 1 if ended.failed else 0

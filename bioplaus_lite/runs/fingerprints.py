@@ -3,6 +3,9 @@
 A record says which setting it trained. Its fingerprint says what the first steps of that setting looked like in the
 code that made the record: losses, gradients, changes of weights, measures. Code may be renamed, moved and rewritten;
 while it gives the same fingerprint, the record is its result. Nothing here compares source text.
+
+A fingerprint is made with a training, by the process that trained. Nothing else replaces it: a check that could be
+made green by making it again would check nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +13,23 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+import multiprocessing
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.rules import LearningRule, SegregatedCompartments
 from bioplaus_lite.runs.recipe import Measures, build_network, build_rule, optimizer_from, scheduler_from
+from bioplaus_lite.runs.records import DATA, fingerprints_path, put_line, read_lines, recorded
 from bioplaus_lite.training import fit
 
-__all__ = ["STEPS", "compare", "fingerprint", "setting_key", "setting_of"]
+__all__ = ["STEPS", "compare", "fingerprint", "keep", "on_file", "setting_key", "setting_of", "verify"]
 
 STEPS = 20
 HELD_OUT, BATCH, ONLINE_BATCH = 1000, 100, 20
@@ -187,3 +195,67 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     tolerance = TOLERANCE[old["dtype"]]
     said = [f"{name}: {a} on record, now {b}" for name, a, b in pairs if _apart(name, a, b, tolerance)]
     return said or [f"measure {name} is gone" for name in missing]
+
+
+# --------------------------------------------------------------------------------------------------------- on file
+
+
+def on_file(data: Path = DATA) -> dict[str, dict[str, Any]]:
+    """The fingerprints on file by id, ``<setting>-<content>``, each with its setting and who made it."""
+    return read_lines(fingerprints_path(data)).records
+
+
+def keep(
+    parameters: Mapping[str, Any], made: Mapping[str, Any], origin: Mapping[str, Any], data: Path = DATA
+) -> str:
+    """Put the fingerprint of a new training on file; return the id that its record is to name.
+
+    If the setting has one that agrees, that stands. If it has one that does not, the code changed: both stand while
+    records name both, and :func:`~bioplaus_lite.runs.records.refuse_mixed` keeps those apart.
+
+    Args:
+        parameters: of the run.
+        made: what :func:`fingerprint` returned in the process that trained.
+        origin: who made it, see :func:`~bioplaus_lite.runs.records.provenance`.
+        data: the folder of the records.
+    """
+    key = setting_key(parameters)
+    old = {name: line for name, line in on_file(data).items() if line["setting"] == setting_of(parameters)}
+    for name, line in old.items():
+        if not compare(line, made):
+            return name
+    named = {record.get("fingerprint") for record in recorded(data).values()}
+    content = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
+    line = {"id": f"{key}-{content}", "setting": setting_of(parameters), **made, **origin}
+    put_line(fingerprints_path(data), line, without=set(old) - named)
+    return line["id"]
+
+
+def _differences(line: Mapping[str, Any]) -> list[str]:
+    torch.set_num_threads(1)
+    try:
+        return compare(line, fingerprint(line["setting"]))
+    except Exception as error:  # whatever the code now says to this setting is what there is to tell
+        return [f"the setting fails: {type(error).__name__}: {error}"]
+
+
+def verify(
+    lines: Iterable[Mapping[str, Any]], jobs: int = 1
+) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
+    """Take the first steps of settings anew and compare. Nothing is written.
+
+    Args:
+        lines: of :func:`on_file`.
+        jobs: processes, of one thread each.
+
+    Yields:
+        Each line with what tells the code of now from it, as :func:`compare` says it, in the order they end.
+    """
+    lines = list(lines)
+    if jobs == 1:
+        yield from ((line, _differences(line)) for line in lines)
+        return
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        futures = {pool.submit(_differences, line): line for line in lines}
+        for future in as_completed(futures):
+            yield futures[future], future.result()

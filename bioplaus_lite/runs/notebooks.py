@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioplaus_lite.runs.recipe import MIME, PROGRESS, UNDER_RUNNER
-from bioplaus_lite.runs.records import TEMPLATE, code_digests
+from bioplaus_lite.runs.records import TEMPLATE
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -73,9 +73,9 @@ class _Listener:
 
 
 @contextmanager
-def _environment(threads: int) -> Iterator[None]:
-    """The variables that the kernel inherits: its threads, and one instruction set on all processors of a kind."""
-    wanted = {name: str(threads) for name in _THREADS} | {UNDER_RUNNER: "1"}
+def _environment(threads: int, parameters: Mapping[str, Any]) -> Iterator[None]:
+    """The variables that the kernel inherits: the run, its threads, one instruction set on all processors of a kind."""
+    wanted = {name: str(threads) for name in _THREADS} | {UNDER_RUNNER: json.dumps(parameters)}
     if platform.machine() == "x86_64":
         wanted |= {name: os.environ.get(name, v) for name, v in (("MKL_CBWR", "AVX2"), ("ATEN_CPU_CAPABILITY", "avx2"))}
     before = {name: os.environ.get(name) for name in wanted}
@@ -108,7 +108,8 @@ def execute(
         tell: told how far the training is, ``(examples, all examples)``.
 
     Returns:
-        The executed notebook as text, the record of its result, and what it wrote to stderr besides.
+        The executed notebook as text, the record of its result with the fingerprint of its setting, and what it wrote
+        to stderr besides.
 
     Raises:
         RunError: a cell failed or the kernel died; or the notebook has no result, or is too large.
@@ -119,9 +120,9 @@ def execute(
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
-    start, code = time.perf_counter(), code_digests(parameters["rule"], template)
+    start = time.perf_counter()
     try:
-        with _environment(threads):
+        with _environment(threads, parameters):
             notebook = papermill.execute_notebook(
                 str(template), None, dict(parameters), kernel_name="python3", cwd=str(template.parent),
                 progress_bar=False, stderr_file=_Listener(tell), record_timing=False, store_widget_state=False,
@@ -158,4 +159,4 @@ def execute(
     text = text if text.endswith("\n") else text + "\n"
     if (size := len(text.encode())) >= MAX_BYTES:
         raise RunError(f"its notebook has {size:,} bytes; it must stay below {MAX_BYTES:,}")
-    return text, record | {"code": code, "wall_seconds": round(time.perf_counter() - start, 2)}, warnings
+    return text, record | {"wall_seconds": round(time.perf_counter() - start, 2)}, warnings

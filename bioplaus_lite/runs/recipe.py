@@ -36,7 +36,8 @@ __all__ = [
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
 MIME = "application/vnd.bioplaus-lite.run+json"
-#: Set by the runner in the kernel of a run; without it a training publishes nothing and tells nobody how far it is.
+#: Set by the runner in the kernel of a run, to the run's parameters; without it a training publishes nothing and tells
+#: nobody how far it is.
 UNDER_RUNNER = "BIOPLAUS_RUN"
 PROGRESS = "progress "
 
@@ -358,6 +359,9 @@ class Outcome:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         bundle = {"text/plain": repr(self)}
-        if UNDER_RUNNER in os.environ:
-            bundle[MIME] = json.dumps(self.record(), allow_nan=False)
+        if parameters := os.environ.get(UNDER_RUNNER):
+            from bioplaus_lite.runs.fingerprints import fingerprint  # which makes its rules with this module
+
+            record = self.record() | {"fingerprint": fingerprint(json.loads(parameters))}
+            bundle[MIME] = json.dumps(record, allow_nan=False)
         return bundle

@@ -1,127 +1,56 @@
-"""Records of trainings: one JSON file a run, with what is needed to repeat it, and which code decided its result."""
+"""Records of trainings: one line a training, with what is needed to repeat it.
+
+Below a folder, ``data/`` of the repository, lie ``runs/<group>.jsonl`` with results, ``searches/<group>.jsonl`` with
+the trials by which settings were chosen, and ``fingerprints.jsonl``. A line is one JSON object; lines are sorted by
+``id``. Whoever writes holds a lock, reads, and replaces the file in one step. A line that is no record is named and
+kept, and hides no other.
+"""
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import re
 import subprocess
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
 
-from bioplaus_lite.rules import RULES
-
 __all__ = [
-    "RUNS", "TEMPLATE", "TRAININGS", "MixedRuns", "code_digests", "load_runs", "provenance", "refuse_mixed",
-    "save_run",
+    "DATA", "PURPOSES", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "fingerprints_path", "load_runs",
+    "locked", "package_digest", "path_of", "provenance", "put_line", "read_lines", "recorded", "refuse_mixed",
+    "save_run", "write",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = ROOT / "data" / "runs"
+DATA = ROOT / "data"
 TRAININGS = ROOT / "book" / "trainings"
 TEMPLATE = TRAININGS / "train.ipynb"
 PACKAGE = "bioplaus_lite"
 
-_REQUIRED = ("id", "rule", "dataset", "sizes", "seed", "epochs", "test_error")
+_REQUIRED = ("id", "group", "rule", "dataset", "sizes", "seed", "epochs", "test_error")
 _VERSIONS = ("numpy", "torch", "numba", "papermill")
-#: What decides the result of every run: modules, or the functions of a module that a training uses.
-_DECIDES: dict[str, tuple[str, ...]] = {
-    "networks": (),
-    "training": (),
-    "rules.base": (),
-    "runs.recipe": (),
-    "data": ("load", "Dataset", "stratified_indices"),
-    "diagnostics": (
-        "angle",
-        "angles_by_row",
-        "gradients",
-        "true_gradients",
-        "update_angles",
-        "backprop_errors",
-        "error_angles",
-        "inverse_jacobian_angles",
-        "update_snr",
-        "gradient_noise",
-        "_drawn",
-        "Dynamics",
-    ),
-}
+_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+#: The purposes of a training, and the folder that holds the records of each.
+PURPOSES = {"result": "runs", "search": "searches"}
 
 
 class MixedRuns(ValueError):
     """Records that different code produced, and that were asked for together."""
 
 
-# ---------------------------------------------------------------------------------------------------- which code
-
-
-def _bare(source: str) -> str:
-    """The code without comments, docstrings and layout: what can change a result."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
-            first = node.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
-    return ast.unparse(tree)
-
-
-def _digest(sources: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:12]
-
-
-def _module_digest(name: str, members: tuple[str, ...], package: Path) -> str:
-    # From the files, not from what this process has imported: a run imports them anew.
-    path = package / name.replace(".", "/")
-    if path.is_dir():
-        return _digest(_bare(part.read_text("utf-8")) for part in sorted(path.glob("*.py")))
-    source = path.with_suffix(".py").read_text("utf-8")
-    if not members:
-        return _digest([_bare(source)])
-    tops = {getattr(node, "name", ""): node for node in ast.parse(source).body}
-    return _digest(_bare(ast.unparse(tops[member])) for member in members)
-
-
-def _rule_modules(rule: str) -> list[str]:
-    """The modules, below the package, of a rule and of the rules that it is made from."""
-    cls = RULES[rule]
-    cls = cls.func if isinstance(cls, partial) else cls
-    names = [c.__module__.removeprefix(f"{PACKAGE}.") for c in cls.__mro__ if c.__module__.startswith(f"{PACKAGE}.")]
-    # A rule in a folder of its own counts with the whole folder.
-    return sorted({".".join(name.split(".")[:2]) for name in names})
-
-
-def code_digests(rule: str, template: Path = TEMPLATE, package: Path = ROOT / PACKAGE) -> dict[str, str]:
-    """What decides the result of a run, each part with a digest of its code: ``{"networks": "0f3a…", …}``.
-
-    The parts are the networks, the training loop, the measures, the module of the rule, and the template's code cells.
-    Comments, docstrings and layout do not count, and neither do other rules. Two results may stand side by side if
-    the parts that both have are equal.
-
-    Args:
-        rule: a name in ``RULES``.
-        template: the notebook that trains.
-        package: the folder of the package.
-    """
-    members = {name: () for name in _rule_modules(rule)} | _DECIDES
-    parts = {name: _module_digest(name, only, package) for name, only in members.items()}
-    cells = json.loads(template.read_text("utf-8"))["cells"]  # nbformat takes two seconds to import
-    parts["template"] = _digest(
-        _bare("".join(cell["source"]))
-        for cell in cells
-        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
-    )
-    return dict(sorted(parts.items()))
+# ------------------------------------------------------------------------------------------------- who computed it
 
 
 def provenance() -> dict[str, Any]:
@@ -155,12 +84,23 @@ def provenance() -> dict[str, Any]:
     }  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------- files of runs
+def package_digest() -> str:
+    """A digest of the package's source as it lies on this machine: whether two machines hold the same.
+
+    Not whether results may stand side by side: that is what fingerprints say.
+    """
+    digest = hashlib.sha256()
+    for path in (TEMPLATE, *sorted((ROOT / PACKAGE).rglob("*.py"))):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------------ writing files
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file in one step or not at all; an interruption leaves at most ``<name>.part`` beside it."""
-    draft = path.with_name(f"{path.name}.part")
+    """Replace a file in one step or not at all; a killed process leaves at most a draft ``<name>.<pid>.part``."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("w", encoding="utf-8", newline="\n") as file:
@@ -176,52 +116,188 @@ def write(path: Path, text: str) -> None:
         raise
 
 
-#: A list of numbers or words as JSON indents it, and the break between two of them. Words hold no bare newline.
-_LIST, _BREAK = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s*\]"), re.compile(r",\n\s+")
-
-
-def save_run(record: Mapping[str, Any], folder: Path = RUNS) -> Path:
-    """Write one run to ``folder/<id>.json``; the file is replaced in one step or not at all.
-
-    One key a line, and a list of numbers on one line: a quarter fewer bytes than one number a line.
+@contextmanager
+def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold a folder's lock. The system takes it back when the process ends, however it ends.
 
     Raises:
-        ValueError: a required key is missing; the message names it.
+        BlockingIOError: another process holds it, and ``wait`` is false.
+    """
+    import fcntl  # Unix only; who only reads records needs none
+
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
+
+
+# --------------------------------------------------------------------------------------------------- lines of a file
+
+
+class Lines(NamedTuple):
+    """What a file of records holds.
+
+    ``records``: by ``id``, in the order of the file, to be read and not changed. ``broken``: the number of each line
+    that is no record, its text, and why it is none.
+    """
+
+    records: dict[str, dict[str, Any]]
+    broken: list[tuple[int, str, str]]
+
+
+def read_lines(path: Path) -> Lines:
+    """Read a file of records; one that does not exist holds none."""
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return Lines({}, [])
+    return _parsed(path, stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, *_state: int) -> Lines:
+    lines = Lines({}, [])
+    for number, line in enumerate(path.read_text("utf-8", errors="replace").split("\n"), 1):
+        if not line.strip():
+            continue
+        if why := _add(line, lines.records):
+            lines.broken.append((number, line, why))
+    return lines
+
+
+def _add(line: str, records: dict[str, dict[str, Any]]) -> str:
+    """Add a line to the records; or say why it is none."""
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        return str(error)
+    if not isinstance(record, dict) or not isinstance(record.get("id"), str):
+        return "it is no JSON object with an id"
+    if not isinstance(record.get("parameters", {}), dict):
+        return f"its parameters are no table but {record['parameters']!r}"
+    if record["id"] in records:
+        return f"the id {record['id']!r} stands on an earlier line"
+    records[record["id"]] = record
+    return ""
+
+
+def _as_line(record: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        place, value = next(_not_finite(record))
+        raise ValueError(
+            f"{record['id']} cannot go on record: {place} is {value!r}; use null where there is no number"
+        ) from None
+
+
+def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Where in a record there is a number that JSON does not have."""
+    if isinstance(value, Mapping):
+        for key, one in value.items():
+            yield from _not_finite(one, f"{place}.{key}" if place else str(key))
+    elif isinstance(value, list | tuple):
+        for i, one in enumerate(value):
+            yield from _not_finite(one, f"{place}[{i}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield place, value
+
+
+def put_line(path: Path, record: Mapping[str, Any], *, without: Iterable[str] = ()) -> None:
+    """Put a record in its place in a file, instead of the one with its ``id`` and of those called ``without``.
+
+    Raises:
+        ValueError: it holds a number that is not finite.
+        OSError: the file cannot be written; the old one is whole.
+    """
+    new = _as_line(record)
+    with locked(path.parent):
+        old = read_lines(path)
+        kept = {name: one for name, one in old.records.items() if name not in without} | {record["id"]: record}
+        ordered = [new if name == record["id"] else _as_line(kept[name]) for name in sorted(kept)]
+        write(path, "\n".join([*ordered, *(line for _, line, _ in old.broken)]) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------------- of trainings
+
+
+def path_of(group: str, purpose: str = "result", data: Path = DATA) -> Path:
+    """The file in which results (or, for the purpose ``search``, trials) of a group stand."""
+    return data / PURPOSES[purpose] / f"{group}.jsonl"
+
+
+def fingerprints_path(data: Path = DATA) -> Path:
+    """The file of fingerprints."""
+    return data / "fingerprints.jsonl"
+
+
+def _files(data: Path, purpose: str | None) -> list[Path]:
+    folders = [PURPOSES[purpose]] if purpose else PURPOSES.values()
+    return [path for folder in folders for path in sorted((data / folder).glob("*.jsonl"))]
+
+
+def recorded(data: Path = DATA, purpose: str | None = None) -> dict[str, dict[str, Any]]:
+    """All records by id: results, trials, or both."""
+    return {name: record for path in _files(data, purpose) for name, record in read_lines(path).records.items()}
+
+
+def broken_lines(data: Path = DATA, purpose: str | None = None) -> list[str]:
+    """Each line of the records that is none, by file and number, and why."""
+    files = [*_files(data, purpose), *([] if purpose else [fingerprints_path(data)])]
+    return [
+        f"{path}, line {number} is no record: {why}" for path in files for number, _, why in read_lines(path).broken
+    ]
+
+
+def save_run(record: Mapping[str, Any], data: Path = DATA) -> Path:
+    """Put one training on record, as a line of its group's file; return the file.
+
+    Args:
+        record: with ``id``, ``group``, ``rule``, ``dataset``, ``sizes``, ``seed``, ``epochs`` and ``test_error``.
+        data: the folder that holds ``runs`` and ``searches``.
+
+    Raises:
+        ValueError: a required key is missing, a name has letters that a name may not have, or a number is not finite;
+            the message names it.
     """
     missing = [key for key in _REQUIRED if key not in record]
     if missing:
         raise ValueError(f"run record lacks {', '.join(missing)}; it needs {', '.join(_REQUIRED)}")
-    path = folder / f"{record['id']}.json"
-    write(path, _LIST.sub(lambda found: f"[{_BREAK.sub(', ', found[1])}]", json.dumps(record, indent=1)) + "\n")
+    for key in ("id", "group"):
+        if not isinstance(record[key], str) or not _NAME.fullmatch(record[key]):
+            raise ValueError(f"a run's {key} has lower-case letters, digits, - and _, not {record[key]!r}")
+    path = path_of(record["group"], record.get("parameters", {}).get("purpose", "result"), data)
+    put_line(path, record)
     return path
 
 
-def load_runs(prefix: str = "", folder: Path = RUNS, *, mixed: bool = False, purpose: str = "result") -> pd.DataFrame:
+def load_runs(prefix: str = "", data: Path = DATA, *, mixed: bool = False, purpose: str = "result") -> pd.DataFrame:
     """All runs whose id starts with ``prefix``, one a row, sorted by id.
+
+    A line that is no record is named in a warning, and the others are loaded.
 
     Args:
         prefix: the start of their ids.
-        folder: where they lie.
+        data: the folder that holds ``runs`` and ``searches``.
         mixed: allow results of different code side by side. The column ``commit`` tells them apart.
         purpose: ``result``; or ``search`` for the trials by which settings were chosen.
 
     Raises:
         FileNotFoundError: there are none; the message names the folder.
         MixedRuns: different code produced them, or seeds of one run have different parameters; the message says which.
-        ValueError: a file is no record; the message names it.
+        ValueError: ``purpose`` is another word.
     """
-    files = sorted(folder.glob(f"{prefix}*.json"))
-    if not files:
-        raise FileNotFoundError(f"no recorded runs called {prefix!r}… in {folder}")
-    records = []
-    for file in files:
-        try:
-            records.append(json.loads(file.read_text("utf-8")))
-        except ValueError as error:
-            raise ValueError(f"{file} is no record of a run: {error}") from error
-    records = [r for r in records if r.get("parameters", {}).get("purpose", "result") == purpose]
-    if not records:
-        raise FileNotFoundError(f"none of the {len(files)} runs called {prefix!r}… in {folder} is a {purpose}")
+    if purpose not in PURPOSES:
+        raise ValueError(f"unknown purpose {purpose!r}; choose one of {', '.join(PURPOSES)}")
+    for line in broken_lines(data, purpose):
+        warnings.warn(line, stacklevel=2)
+    found = {name: record for name, record in recorded(data, purpose).items() if name.startswith(prefix)}
+    if not found:
+        raise FileNotFoundError(f"no {purpose} called {prefix!r}… in {data / PURPOSES[purpose]}")
+    records = [found[name] for name in sorted(found)]
     if not mixed:
         refuse_mixed(f"{prefix!r}…", records)
     return pd.DataFrame(records)
@@ -230,8 +306,8 @@ def load_runs(prefix: str = "", folder: Path = RUNS, *, mixed: bool = False, pur
 def refuse_mixed(what: str, records: Iterable[Mapping[str, Any]]) -> None:
     """Raise unless records may stand side by side.
 
-    The same code must have produced them: each part of it, or the commit of those that know no parts. And the seeds of
-    a run must have the same parameters.
+    The seeds of a run must have the same parameters, and one setting the same fingerprint: the same code, as far as
+    its behaviour goes. Those without a setting, which scripts made, must have one commit.
 
     Args:
         what: these records are, for the message.
@@ -242,16 +318,19 @@ def refuse_mixed(what: str, records: Iterable[Mapping[str, Any]]) -> None:
     """
     records = list(records)
     seen: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    if len({"code" in record for record in records}) > 1:
-        for record in records:
-            seen["code, kind of record"]["by parts" if "code" in record else "by commit"].append(record["id"])
     for record in records:
-        for part, digest in record.get("code", {"commit": record.get("commit", "unknown")}).items():
-            seen[f"code, {part}"][digest].append(record["id"])
+        if mark := record.get("fingerprint"):
+            seen[f"code of setting {mark.partition('-')[0]}"][mark].append(record["id"])
+        else:
+            seen["commit"][record.get("commit", "unknown")].append(record["id"])
         run = f"{record.get('group')}-{record.get('dataset')}-{record.get('name')}"
         for key, value in record.get("parameters", {}).items():
             if key != "seed":
                 seen[f"{key} of {run}"][json.dumps(value, sort_keys=True)].append(record["id"])
+    marked = [record["id"] for record in records if "fingerprint" in record]
+    if marked and len(marked) < len(records):
+        rest = next(record["id"] for record in records if "fingerprint" not in record)
+        seen["kind of record"] = {"with a setting": marked, "without": [rest]}
     for part, found in seen.items():
         if len(found) > 1:
             groups = "; ".join(f"{value}: {ids[0]} and {len(ids) - 1} more" for value, ids in found.items())

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +23,30 @@ from tqdm import tqdm
 
 from bioplaus_lite.plots import LABELS
 from bioplaus_lite.runs.catalogue import Run
+from bioplaus_lite.runs.fingerprints import keep, on_file
 from bioplaus_lite.runs.notebooks import RunError, execute
-from bioplaus_lite.runs.records import PACKAGE, ROOT, RUNS, TEMPLATE, TRAININGS, code_digests, save_run, write
+from bioplaus_lite.runs.records import (
+    DATA,
+    PURPOSES,
+    ROOT,
+    TEMPLATE,
+    TRAININGS,
+    locked,
+    package_digest,
+    path_of,
+    read_lines,
+    recorded,
+    save_run,
+    write,
+)
 
 __all__ = [
-    "Ended", "Folders", "State", "StoreError", "choose", "current_code", "here", "on_dask", "orphans", "pending",
+    "Ended", "Folders", "State", "StoreError", "choose", "here", "on_dask", "orphans", "pending", "record_of",
     "run_all", "state_of", "store", "title_of",
 ]  # fmt: skip
+
+NOTEBOOKS = ROOT / "_build" / "trainings"
+ORIGIN = ("commit", "versions", "machine")
 
 MIN_FREE = 20_000_000  # bytes that must be free before anything is computed
 MAX_BARS = 8
@@ -45,65 +60,72 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Folders:
-    """Where results go: ``records`` and ``notebooks``; and the template that makes them."""
+    """Where results go, and the template that makes them.
 
-    records: Path = RUNS
-    notebooks: Path = TRAININGS
+    Attributes:
+        data: the folder of the records.
+        notebooks: where executed notebooks go, which nobody keeps.
+        examples: a folder whose notebooks the book shows; one that is there is replaced with its run.
+        template: the notebook that trains.
+    """
+
+    data: Path = DATA
+    notebooks: Path = NOTEBOOKS
+    examples: Path | None = TRAININGS
     template: Path = TEMPLATE
 
     @classmethod
     def below(cls, folder: Path, template: Path = TEMPLATE) -> Folders:
-        """Both in one folder, away from the book."""
-        return cls(folder / "runs", folder / "trainings", template)
+        """All in one folder, away from the book."""
+        return cls(folder, folder / "trainings", None, template)
 
-    def record(self, run: Run) -> Path:
-        """The file of its record."""
-        return self.records / f"{run.id}.json"
+    def example(self, run: Run) -> Path | None:
+        """Its executed notebook, if the book shows it."""
+        path = self.examples / f"{run.id}.ipynb" if self.examples else None
+        return path if path and path.is_file() else None
 
     def notebook(self, run: Run) -> Path:
         """The file of its executed notebook; trials have none."""
-        return self.notebooks / f"{run.id}.ipynb"
+        return self.example(run) or self.notebooks / f"{run.id}.ipynb"
 
     @contextmanager
     def ours(self) -> Iterator[None]:
-        """Both folders, ready to be written to by this process alone, without drafts of processes that were killed.
+        """The folders, ready to be written to by this runner alone, without drafts of processes that were killed.
 
         Raises:
-            StoreError: a folder cannot be written to, has no room, or another process is at work in it.
+            StoreError: a folder cannot be written to, has no room, or another runner is at work in it.
         """
-        handles = []
-        try:
-            for folder in (self.records, self.notebooks):
-                try:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    handles.append(_lock(folder))
-                    for draft in folder.glob("*.part"):
-                        draft.unlink()
-                    write(folder / ".probe", "")
-                    (folder / ".probe").unlink()
-                    free = shutil.disk_usage(folder).free
-                except OSError as error:
-                    raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
-                if free < MIN_FREE:
-                    need = f"at least {MIN_FREE / 1e6:.0f} are needed"
-                    raise StoreError(f"{folder} has {free / 1e6:.1f} MB left on its disk; {need}")
+        stores = {path_of("", purpose, self.data).parent for purpose in PURPOSES} | {self.data}
+        with ExitStack() as stack:
+            with _saying(self.notebooks):
+                stack.enter_context(locked(self.notebooks, wait=False))  # to the end: one runner at a time
+                _make_ready(self.notebooks)
+            for folder in sorted(stores):
+                with _saying(folder), locked(folder):  # for now: others may put their records there too
+                    _make_ready(folder)
             yield
-        finally:
-            for handle in handles:
-                os.close(handle)
 
 
-def _lock(folder: Path) -> int:
-    """Lock a folder; the system takes the lock back when the process ends, however it ends."""
-    import fcntl
-
-    handle = os.open(folder, os.O_RDONLY)
+@contextmanager
+def _saying(folder: Path) -> Iterator[None]:
+    """Turn what the system says of a folder into a :class:`StoreError`."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise StoreError(f"another runner is at work in {folder}; wait for it, or choose another folder") from None
-    return handle
+        yield
+    except BlockingIOError as error:
+        raise StoreError(f"another runner is at work in {folder}; wait for it, or choose another folder") from error
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
+
+
+def _make_ready(folder: Path) -> None:
+    """Remove drafts of processes that were killed, and see whether there is room; the folder is locked."""
+    for draft in folder.glob("*.part"):
+        draft.unlink()
+    write(folder / ".probe", "")
+    (folder / ".probe").unlink()
+    if (free := shutil.disk_usage(folder).free) < MIN_FREE:
+        need = f"at least {MIN_FREE / 1e6:.0f} are needed"
+        raise StoreError(f"{folder} has {free / 1e6:.1f} MB left on its disk; {need}")
 
 
 # ------------------------------------------------------------------------------------------------------- the states
@@ -114,8 +136,10 @@ class State:
     """How a run stands.
 
     Attributes:
-        name: ``done``, ``missing``, ``changed`` (other parameters), ``stale`` (other code), ``broken`` (record and
-            notebook do not belong together), ``waits`` (for its search) or ``failed`` (its search did).
+        name: ``done``, ``missing``, ``changed`` (other parameters), ``broken`` (its record is torn, has no fingerprint
+            or does not belong to the notebook that the book shows), ``waits`` (for its search) or ``failed`` (its
+            search did). Whether the code still does what a record says is not asked here: that takes seconds a run, see
+            :mod:`bioplaus_lite.runs.fingerprints`.
         detail: in words.
         record: what is on record, if anything.
     """
@@ -125,20 +149,6 @@ class State:
     record: Mapping[str, Any] | None = None
 
 
-@cache
-def _code(rule: str, template: Path, _edited: tuple[int, ...]) -> dict[str, str]:
-    return code_digests(rule, template)
-
-
-def current_code(run: Run, folders: Folders) -> dict[str, str]:
-    """The digests of the code that decides the result of a run, as its files stand now.
-
-    See :func:`~bioplaus_lite.runs.records.code_digests`. They are worked out again whenever a file has been edited.
-    """
-    files = (folders.template, *sorted((ROOT / PACKAGE).rglob("*.py")))
-    return _code(run.parameters["rule"], folders.template, tuple(file.stat().st_mtime_ns for file in files))
-
-
 def _flat(parameters: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in parameters.items():
@@ -146,32 +156,31 @@ def _flat(parameters: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     return flat
 
 
+def record_of(run: Run, folders: Folders) -> dict[str, Any] | None:
+    """What is on record of a run."""
+    return read_lines(path_of(run.group, run.parameters["purpose"], folders.data)).records.get(run.id)
+
+
 def state_of(run: Run, folders: Folders) -> State:
-    """Compare what is on record of a run with what the catalogue and the code say now.
+    """Compare what is on record of a run with what the catalogue says now.
 
     Of a run with a search the choice must have been made, see :func:`choose`. A record of more trials or fewer than the
     search has now counts as done, if they led to the same choice.
     """
-    path = folders.record(run)
-    if not path.is_file():
+    record = record_of(run, folders)
+    if record is None:
         return State("missing")
-    try:
-        text = path.read_text("utf-8")
-        record = json.loads(text)
-        old, new = _flat(record["parameters"]), _flat(json.loads(json.dumps(run.parameters)))
-        code = dict(record["code"])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return State("broken", f"{path.name} is no record of a run: {error!r}")
+    if not {"parameters", "fingerprint", "test_error", "validation_error", "wall_seconds", "diverged"} <= set(record):
+        return State("broken", "it is no record of a run of the catalogue")
+    old, new = _flat(record["parameters"]), _flat(json.loads(json.dumps(run.parameters)))
     changes = [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if changes:
         return State("changed", ", ".join(changes), record)
-    now = current_code(run, folders)
-    if parts := sorted(part for part in {**code, **now} if code.get(part) != now.get(part)):
-        return State("stale", f"other code: {', '.join(parts)} (commit {record.get('commit')})", record)
-    if run.parameters["purpose"] == "result":
-        notebook = folders.notebook(run)
-        if not notebook.is_file() or record.get("notebook") != _checksum(notebook.read_text("utf-8")):
-            return State("broken", f"{notebook.name} is missing or belongs to another run", record)
+    if record["fingerprint"] not in on_file(folders.data):
+        return State("broken", f"its fingerprint {record['fingerprint']!r} is not on file", record)
+    example = folders.example(run)
+    if example and record.get("notebook") != _checksum(example.read_text("utf-8")):
+        return State("broken", f"{example.name} belongs to another run", record)
     return State("done", record=record)
 
 
@@ -218,17 +227,8 @@ def orphans(runs: Iterable[Run], folders: Folders) -> list[str]:
     for run in runs:
         known |= {run.id, *(trial.id for trial in run.trials)}
         groups.add(run.group)
-    found = []
-    for path in sorted(folders.records.glob("*.json")):
-        if path.stem in known:
-            continue
-        try:
-            record = json.loads(path.read_text("utf-8"))
-        except ValueError:
-            continue
-        if isinstance(record, dict) and record.get("group") in groups:
-            found.append(path.stem)
-    return found
+    on_record = recorded(folders.data)
+    return sorted(name for name, record in on_record.items() if name not in known and record.get("group") in groups)
 
 
 def _chosen(run: Run) -> dict[str, Any]:
@@ -259,34 +259,32 @@ def title_of(run: Run) -> str:
 
 
 def store(run: Run, text: str, result: Mapping[str, Any], folders: Folders) -> None:
-    """Write the notebook, then the record that holds its checksum: only the pair counts as done.
-
-    Of the trials of a search only records are kept.
+    """Put a result on record with its fingerprint, and write its notebook. Of trials only records are kept.
 
     Raises:
-        RunError: other code computed the result than the one here (a worker of a cluster may have another).
         StoreError: a file cannot be written.
     """
-    here = current_code(run, folders)
-    if parts := sorted(part for part in {**here, **result["code"]} if here.get(part) != result["code"].get(part)):
-        raise RunError(f"other code computed it than is here now ({', '.join(parts)}); its result is dropped")
     p = run.parameters
+    made = dict(result)
+    found = made.pop("fingerprint")
     record = {
         "id": run.id, "group": run.group, "name": run.name, "rule": p["rule"], "dataset": p["dataset"],
-        "sizes": result["sizes"], "seed": p["seed"], "epochs": p["epochs"], "test_error": result["test_error"],
-        **result, "parameters": p, **_chosen(run), "date": datetime.now(UTC).date().isoformat(), "notebook": None,
+        "sizes": made["sizes"], "seed": p["seed"], "epochs": p["epochs"], "test_error": made["test_error"],
+        **made, "parameters": p, **_chosen(run), "date": datetime.now(UTC).date().isoformat(), "notebook": None,
+        "fingerprint": None,
     }  # fmt: skip
-    path = folders.record(run)
+    notebook, example = folders.notebook(run), folders.example(run)
+    path = path_of(run.group, p["purpose"], folders.data)
     try:
-        if p["purpose"] == "result":
-            path = folders.notebook(run)
-            write(path, text)
+        # Each step leaves something whole: a fingerprint that nobody names, then a record, then its notebook.
+        record["fingerprint"] = keep(p, found, {name: made[name] for name in ORIGIN if name in made}, folders.data)
+        if example:
             record["notebook"] = _checksum(text)
-            path = folders.record(run)
-        save_run(record, folders.records)
+        save_run(record, folders.data)
+        if p["purpose"] == "result":
+            path = notebook
+            write(path, text)
     except OSError as error:
-        if record["notebook"]:
-            folders.notebook(run).unlink(missing_ok=True)  # without its record it must not be shown
         raise StoreError(f"{run.id} was computed, but {path} cannot be written: {error.strerror or error}") from error
 
 
@@ -342,9 +340,12 @@ def here(folders: Folders, threads: int) -> Worker:
     return work
 
 
-def _task(name: str, parameters: dict, title: str, template: str | None, threads: int):
-    """What a worker of a cluster does; None is its own copy of the book's template."""
+def _task(name: str, parameters: dict, title: str, template: str | None, threads: int, code: str | None):
+    """What a worker of a cluster does; None is its own copy of the book's template, and any code."""
     from distributed import get_worker
+
+    if code and code != package_digest():
+        raise RunError(f"the package of the worker {get_worker().address} is not the runner's; give both one commit")
 
     def tell(examples: int, total: int) -> None:
         get_worker().log_event(_TOPIC, {"name": name, "examples": examples, "total": total})
@@ -352,13 +353,14 @@ def _task(name: str, parameters: dict, title: str, template: str | None, threads
     return execute(parameters, title, template=Path(template or TEMPLATE), threads=threads, tell=tell)
 
 
-def on_dask(client: Any, folders: Folders, threads: int) -> Worker:
+def on_dask(client: Any, folders: Folders, threads: int, code: str | None = None) -> Worker:
     """Work on the workers of a Dask cluster. A run whose worker dies starts again on another.
 
     Args:
         client: a ``distributed.Client``.
         folders: a template of your own must have the same path on the workers.
         threads: of each run.
+        code: what :func:`~bioplaus_lite.runs.records.package_digest` must say on a worker.
     """
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
@@ -369,7 +371,7 @@ def on_dask(client: Any, folders: Folders, threads: int) -> Worker:
         nonce = time.time_ns()  # a run that is asked for again must not meet its own old result
         futures = {
             client.submit(
-                _task, run.id, dict(run.parameters), title_of(run), template, threads,
+                _task, run.id, dict(run.parameters), title_of(run), template, threads, code,
                 key=f"run-{nonce}-{run.id}", pure=False,
             ): run
             for run in runs
@@ -413,6 +415,7 @@ def run_all(
     work: Worker,
     *,
     keep_old: bool = False,
+    again: bool = False,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
 ) -> Ended:
     """Do the runs that are not done, their searches first.
@@ -423,6 +426,7 @@ def run_all(
         work: :func:`here` or :func:`on_dask`.
         keep_old: leave alone what is on record with other parameters or other code, or with a notebook of another run,
             instead of doing it again.
+        again: do the runs anew although they are done; not the trials of their searches.
         say: where lines about the runs go.
 
     Raises:
@@ -437,13 +441,13 @@ def run_all(
             ready = choose(run, folders)
             if isinstance(ready, State):
                 why = f"{ready.name} {ready.detail}"
-                if keep_old and folders.record(run).is_file():
+                if keep_old and record_of(run, folders):
                     left.append(run.id)
                     why += "; left as it is"
                 else:
                     failed[run.id] = why
                 say(f"{run.id}: {why}")
-            elif (state := state_of(ready, folders)).name == "missing":
+            elif (state := state_of(ready, folders)).name == "missing" or (again and stage is runs):
                 todo.append(ready)
             elif state.name == "done":
                 _note_choice(ready, state.record, folders)
@@ -464,7 +468,8 @@ def _note_choice(run: Run, record: Mapping[str, Any], folders: Folders) -> None:
         try:
             save_run({**record, **new}, folders.records)
         except OSError as error:
-            raise StoreError(f"{folders.record(run)} cannot be written: {error.strerror or error}") from error
+            path = path_of(run.group, run.parameters["purpose"], folders.data)
+            raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _do(runs: list[Run], folders: Folders, work: Worker) -> dict[str, str]:

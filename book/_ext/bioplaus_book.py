@@ -4,32 +4,25 @@
 - MathJax is served by the site itself: the parts in use, from the `sphinx-mathjax-offline` package.
 - Icons come from the theme's web font (0.2 MB, on demand), not from its 1.5 MB script, which also watches
   every change of the page and so slows the widgets down.
-- The sidebar ends at the chapters: the notebooks of recorded trainings, of which there may be hundreds, are reached
-  from the tables that the directive `{runs}` makes of the records. The search knows them by title only.
+- The sidebar ends at the chapters: pages of recorded trainings, which `trainings_pages.py` draws from the records, are
+  reached from their index. The search knows them by title only.
 - Names in docstrings that no page of this book documents are allowed, each kind with its reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
-import statistics
-import tomllib
-from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
 from docutils import nodes
-from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parents[2]
-CATALOGUE = ROOT / "book" / "trainings" / "catalogue.toml"
 
 MATHJAX_PARTS = (
     "tex-chtml.js",
@@ -101,83 +94,12 @@ def configure(app: Sphinx, config: Config) -> None:
     config.nitpick_ignore_regex = [*config.nitpick_ignore_regex, *NITPICK_IGNORE]
 
 
-def recorded(group: str = "") -> dict[Path, dict]:
-    """The records of a group of the catalogue, or of all its groups, by file."""
-    read = {path: json.loads(path.read_text("utf-8")) for path in sorted((ROOT / "data/runs").glob(f"{group}*.json"))}
-    return {path: record for path, record in read.items() if "group" in record and group in ("", record["group"])}
-
-
-class RunsCost(SphinxDirective):
-    """``{runs-cost}``: how much is on record in all, and what it took."""
-
-    def run(self) -> list[nodes.Node]:
-        records = recorded()
-        for path in records:
-            self.env.note_dependency(str(path))
-        trials = sum(record["parameters"]["purpose"] == "search" for record in records.values())
-        hours = sum(record["wall_seconds"] for record in records.values()) / 3600
-        text = f"On record are {len(records) - trials} trainings and {trials} trials of searches, "
-        text += f"{hours:.0f} hours of one core that other work sometimes shared."
-        return [nodes.paragraph(text=text)]
-
-
-class Runs(SphinxDirective):
-    """``{runs} GROUP``: what the catalogue says about a group, and a table of its recorded trainings.
-
-    One row for each network, rule and data set: the test error of each seed, linked to its notebook, their mean, and
-    what else a reader has to know of them.
-    """
-
-    required_arguments = 1
-
-    def run(self) -> list[nodes.Node]:
-        from bioplaus_lite.runs.records import MixedRuns, refuse_mixed  # with torch, which few pages need
-
-        group, rows, seconds, trials = self.arguments[0], defaultdict(list), 0.0, 0
-        self.env.note_dependency(str(CATALOGUE))
-        try:
-            about = tomllib.loads(CATALOGUE.read_text("utf-8"))[group]["about"]
-        except KeyError as error:
-            raise self.error(f"{CATALOGUE.name} has no group {group!r} with an 'about'") from error
-        for path, record in recorded(group).items():
-            self.env.note_dependency(str(path))
-            seconds += record["wall_seconds"]
-            if record["parameters"]["purpose"] == "result":
-                rows[record["dataset"], record["name"]].append(record)
-            else:
-                trials += 1
-        try:
-            refuse_mixed(f"of {group}", [record for records in rows.values() for record in records])
-        except MixedRuns as error:
-            raise self.error(str(error)) from error
-        if not rows:
-            return [nodes.paragraph(text=about), nodes.paragraph(text="No run of this group is on record yet.")]
-        heads = ("data", "run", "network", "epochs", "test error (%)", "mean", "seconds")
-        lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-        for (dataset, name), records in rows.items():
-            errors = [100 * record["test_error"] for record in records]
-            links = " ".join(
-                f"[{error:.2f}](/trainings/{record['id']}.ipynb)" for error, record in zip(errors, records, strict=True)
-            )
-            lines.append(
-                f"| {dataset} | {name} | {'-'.join(map(str, records[0]['sizes']))} | {records[0]['epochs']} | {links} "
-                f"| {statistics.mean(errors):.2f} | {statistics.mean(r['wall_seconds'] for r in records):.0f} |"
-            )
-        commits = sorted({record["commit"] for records in rows.values() for record in records})
-        searched = f" and {trials} trials of searches" if trials else ""
-        cost = f"{sum(map(len, rows.values()))} trainings{searched}, {seconds / 3600:.1f} hours of one core"
-        lines += ["", f"Test error of each seed. {cost}. Computed by commit {', '.join(commits)}."]
-        holder = nodes.container(classes=["recorded-runs"])
-        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
-        return [nodes.paragraph(text=about), holder]
-
-
 def leave_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
-    """Index recorded trainings by their titles only.
+    """Index the pages of recorded trainings by their titles only.
 
-    Hundreds of pages with the same words would bury the chapters, and every page of the book loads the index.
+    Long tables with the same words would bury the chapters, and every page of the book loads the index.
     """
-    if re.fullmatch(r"trainings/.*-s\d+", app.env.docname):
+    if re.fullmatch(r"trainings/(?!index|train$).*", app.env.docname):
         app.env.metadata[app.env.docname]["no-search"] = True
 
 
@@ -226,8 +148,6 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Connect the steps above; called by Sphinx."""
-    app.add_directive("runs", Runs)
-    app.add_directive("runs-cost", RunsCost)
     app.connect("config-inited", configure)
     app.connect("builder-inited", copy_mathjax)
     app.connect("doctree-read", leave_out_of_search)

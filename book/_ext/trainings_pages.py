@@ -1,0 +1,315 @@
+"""Sphinx directives that draw the pages of recorded trainings from the records, when the book is built.
+
+- ``{runs-cost}``: how much is on record in all, and what it took.
+- ``{runs} GROUP``: what the catalogue says about a group, and a table of its trainings.
+- ``{runs-curves} GROUP``: the learning curves of every training of a group.
+- ``{runs-settings} GROUP``: the settings of each run, and the trials by which one was chosen.
+
+A group that the catalogue does not know was made by a script; its records have no setting, and its tables say less.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import statistics
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).resolve().parents[2]
+CATALOGUE = ROOT / "book" / "trainings" / "catalogue.toml"
+TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+COLUMNS = 4  # panels beside each other
+
+Records = list[dict[str, Any]]
+
+
+def catalogued() -> dict[str, dict]:
+    """The tables of the catalogue by group."""
+    return tomllib.loads(CATALOGUE.read_text("utf-8"))
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """A run's name in its group; those of scripts have none, and go by their id without the seed."""
+    return record.get("name") or re.sub(r"-s\d+$", "", record["id"])
+
+
+def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Records]:
+    """Seeds of one run, in the order of the catalogue's data sets and of the ids."""
+    found: dict[tuple[str, str], Records] = defaultdict(list)
+    order = list(TITLES)
+    for record in sorted(records, key=lambda one: (order.index(one["dataset"]), one["id"])):
+        found[record["dataset"], name_of(record)].append(record)
+    return found
+
+
+def anchor(records: Records) -> str:
+    """What the row of a run is called in links: its id without the seed."""
+    return re.sub(r"-s\d+$", "", records[0]["id"])
+
+
+def test_errors(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """Epochs and test errors in per cent, with spikes if the network is tested with spikes."""
+    if "metrics" not in record:
+        errors = record["curves"]["test_error"]
+        return [record["epochs"] * i / (len(errors) - 1) for i in range(len(errors))], [100 * e for e in errors]
+    curves = record["metrics"]
+    split = curves["rule"] if "spiking_accuracy" in curves.get("rule", {}) else curves["test"]
+    return split["epoch"], [100 * (1 - a) for a in split.get("spiking_accuracy") or split["accuracy"]]
+
+
+def training_errors(record: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """Epochs and errors on training images in per cent, where they were measured."""
+    sample = record.get("metrics", {}).get("train_sample")
+    return sample and (sample["epoch"], [100 * (1 - a) for a in sample["accuracy"]])
+
+
+def draw(runs: Mapping[str, Records]) -> str:
+    """Small multiples as SVG: one panel a run, a line a seed, all with the same axes; text takes the page's colour."""
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    from bioplaus_lite.plots import COLOURS, STYLE
+
+    rows = -(-len(runs) // COLUMNS)
+    svg = {"svg.fonttype": "none", "svg.hashsalt": "trainings", "font.size": 8, "font.family": "sans-serif"}
+    with plt.rc_context({**STYLE, **svg}):
+        fig, axes = plt.subplots(
+            rows, COLUMNS, figsize=(8.2, 1.35 * rows + 0.45), sharex=True, sharey=True, squeeze=False
+        )  # fmt: skip
+        lowest = min(e for records in runs.values() for record in records for e in test_errors(record)[1])
+        for ax, (name, records) in zip(axes.flat, runs.items(), strict=False):
+            for record in records:
+                if trained := training_errors(record):
+                    ax.plot(*trained, color=COLOURS[1], linewidth=0.8, linestyle=":")
+                ax.plot(*test_errors(record), color=COLOURS[0], linewidth=1.1, linestyle="-")
+            final = statistics.mean(100 * record["test_error"] for record in records)
+            ax.set_title(f"{name}  {final:.2f} %", size=8, loc="left")
+            ax.set_yscale("log")
+            ax.set_ylim(max(lowest * 0.7, 0.05), 110)
+            ticks = {"major_locator": LogLocator(subs=(1, 3)), "major_formatter": "{x:g}"}
+            ax.yaxis.set(**ticks, minor_formatter=NullFormatter())
+            ax.tick_params(labelsize=8)
+        for ax in list(axes.flat)[len(runs) :]:
+            ax.set_axis_off()
+        for ax in axes[:, 0]:
+            ax.set_ylabel("error (%)", size=8)
+        for column in range(COLUMNS):
+            below = [ax for ax in axes[:, column] if ax.axison]
+            if below:
+                below[-1].set_xlabel("epoch", size=8)
+                below[-1].tick_params(labelbottom=True)
+        out = io.StringIO()
+        fig.savefig(out, format="svg", metadata={"Date": None}, transparent=True)
+        plt.close(fig)
+    text = out.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"#000000|(?<=fill: )black", "currentColor", text)
+    return re.sub(r"<text ", '<text fill="currentColor" ', text)
+
+
+def plain(value: Any) -> str:
+    """A setting as a reader writes it: ``Adam, lr 0.001, forward (lr 0.01)``."""
+    if isinstance(value, Mapping):
+        head = [str(value[key]) for key in ("type", "name") if key in value]
+        rest = [
+            f"{key} ({plain(one)})" if isinstance(one, Mapping) else f"{key} {plain(one)}"
+            for key, one in value.items()
+            if key not in ("type", "name")
+        ]
+        return ", ".join([*head, *rest]) or "–"
+    if isinstance(value, list):
+        return f"[{', '.join(map(plain, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def without(record: Mapping[str, Any], key: str) -> tuple[dict[str, Any], Any]:
+    """The setting of a run without one entry, and that entry: trials of one search differ in nothing else."""
+    from bioplaus_lite.runs.fingerprints import setting_of
+
+    setting = setting_of(record["parameters"])
+    *path, last = key.split(".")
+    table = setting
+    for part in path:
+        table = table[part]
+    return setting, table.pop(last)
+
+
+class _OfAGroup(SphinxDirective):
+    """What the directives of a group share: its records, and Markdown as content."""
+
+    required_arguments = 1
+
+    def records(self, purpose: str = "result") -> Records:
+        from bioplaus_lite.runs.records import path_of, read_lines  # with torch, which few pages need
+
+        path = path_of(self.arguments[0], purpose)
+        self.env.note_dependency(str(CATALOGUE))
+        self.env.note_dependency(str(path))
+        lines = read_lines(path)
+        if lines.broken:
+            number, _, why = lines.broken[0]
+            raise self.error(f"{path.name}, line {number} is no record: {why}")
+        return list(lines.records.values())
+
+    def table(self) -> dict[str, Any]:
+        """The group's table in the catalogue; empty for one that scripts made."""
+        return catalogued().get(self.arguments[0], {})
+
+    def markdown(self, lines: list[str], cls: str) -> nodes.Node:
+        holder = nodes.container(classes=[cls])
+        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
+        return holder
+
+
+class Runs(_OfAGroup):
+    """``{runs} GROUP``: what the catalogue says about a group, and a table of its recorded trainings.
+
+    One row for each network, rule and data set: the test error of each seed, their mean, and what else a reader has to
+    know of them.
+    """
+
+    def run(self) -> list[nodes.Node]:
+        from bioplaus_lite.runs.records import MixedRuns, refuse_mixed
+
+        group, results, trials = self.arguments[0], self.records(), self.records("search")
+        if not results and not self.table():
+            raise self.error(f"no group {group!r} in {CATALOGUE.name} and no records of one")
+        about = [nodes.paragraph(text=self.table()["about"])] if self.table() else []
+        if not results:
+            return [*about, nodes.paragraph(text="No run of this group is on record yet.")]
+        try:
+            if self.table():
+                refuse_mixed(f"of {group}", results)
+        except MixedRuns as error:
+            raise self.error(str(error)) from error
+        heads = ("data", "run", "network", "epochs", "test error of each seed (%)", "mean", "seconds")
+        lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        for (dataset, name), records in by_run(results).items():
+            errors = [100 * record["test_error"] for record in records]
+            lines.append(
+                f'| {TITLES[dataset]} | <span id="{anchor(records)}"></span>{name} '
+                f"| {'-'.join(map(str, records[0]['sizes']))} "
+                f"| {records[0]['epochs']} | {' '.join(f'{error:.2f}' for error in errors)} "
+                f"| {statistics.mean(errors):.2f} | {statistics.mean(r['wall_seconds'] for r in records):.0f} |"
+            )
+        seconds = sum(record["wall_seconds"] for record in (*results, *trials))
+        searched = f" and {len(trials)} trials of searches" if trials else ""
+        commits = ", ".join(sorted({record["commit"] for record in results}))
+        settings = len({record["fingerprint"] for record in (*results, *trials) if "fingerprint" in record})
+        verified = (
+            f"Whether the code of today still takes the same first steps with their {settings} settings says "
+            f"`.venv/bin/python -m bioplaus_lite.runs verify '{group}-*'`."
+            if self.table()
+            else "**Not verified**: a script made these, with what the catalogue cannot say, so whether the code of "
+            "today still gives them is not checked."
+        )
+        said = f"{len(results)} trainings{searched}, {seconds / 3600:.1f} hours of one core."
+        said += f" Computed by commit {commits}."
+        return [*about, self.markdown([*lines, "", f"{said} {verified}"], "recorded-runs")]
+
+
+class RunsCurves(_OfAGroup):
+    """``{runs-curves} GROUP``: the learning curves of every run, small multiples for each data set."""
+
+    def run(self) -> list[nodes.Node]:
+        runs, made = by_run(self.records()), []
+        for dataset in dict.fromkeys(dataset for dataset, _ in runs):
+            own = {name: records for (d, name), records in runs.items() if d == dataset}
+            ends = [statistics.mean(record["test_error"] for record in records) for records in own.values()]
+            where = f"{TITLES[dataset]}: learning curves of {len(own)} runs"
+            alt = (
+                f"{where}, a panel each: error in per cent against epochs. "
+                f"Test errors end between {100 * min(ends):.1f} and {100 * max(ends):.1f} per cent."
+            )
+            svg = draw(own).replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
+            drawn = any(training_errors(record) for records in own.values() for record in records)
+            dotted = "; dotted: on training images" if drawn else ""
+            caption = f"{where}. Lines: error on the test images, one a seed{dotted}. "
+            caption += "Beside the name: the last test error, mean of the seeds."
+            figure = f'<figure class="learning-curves">{svg}<figcaption>{html.escape(caption)}</figcaption></figure>'
+            made.append(nodes.raw("", figure, format="html"))
+        return made or [nodes.paragraph(text="There is nothing to draw yet.")]
+
+
+class RunsSettings(_OfAGroup):
+    """``{runs-settings} GROUP``: the settings of each run, and what was tried where one was searched for."""
+
+    #: Told apart in columns; what else differs from run to run stands in the last one.
+    COLUMNS = ("network", "options", "optimizer")
+    ALWAYS = ("rule", "dataset", "epochs", "seed", "purpose", *COLUMNS)
+
+    def run(self) -> list[nodes.Node]:
+        results, trials = self.records(), self.records("search")
+        if not results or "parameters" not in results[0]:
+            return []
+        every = [record["parameters"] for record in results]
+        same = {k: v for k, v in every[0].items() if k not in self.ALWAYS and all(p[k] == v for p in every)}
+        shared = ", ".join(f"{key} {plain(value)}" for key, value in same.items() if value not in (None, [], {}, False))
+        heads = ("data", "run", "rule", *self.COLUMNS, "else")
+        lines = [f"The same for all: {shared}.", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        for (dataset, name), records in by_run(results).items():
+            p = records[0]["parameters"]
+            rest = {k: v for k, v in p.items() if k not in (*self.ALWAYS, *same) and v not in (None, [], {}, False)}
+            cells = (TITLES[dataset], name, p["rule"], *(plain(p[column]) for column in self.COLUMNS), plain(rest))
+            lines.append(f"| {' | '.join(cells)} |")
+        made: list[nodes.Node] = [self.markdown(lines, "recorded-runs")]
+        if not trials:
+            return made
+        heads = ("data", "run", "searched", "validation error (%) of each value; the chosen one is bold")
+        lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+        for (dataset, name), records in by_run(results).items():
+            if not (chosen := records[0].get("chosen")):
+                continue
+            but = without(records[0], chosen["key"])[0]
+            found: dict[Any, Records] = defaultdict(list)
+            for trial in trials:
+                rest, value = without(trial, chosen["key"])
+                if rest == but:
+                    found[value].append(trial)
+            shown = []
+            for value in sorted(found):
+                error = statistics.mean(100 * trial["validation_error"] for trial in found[value])
+                text = f"{plain(value)} → {error:.2f}"
+                shown.append(f"**{text}**" if value == chosen["value"] else text)
+            lines.append(f"| {TITLES[dataset]} | {name} | {chosen['key']} | {' · '.join(shown)} |")
+        epochs = sorted({record["epochs"] for record in trials})
+        said = f"Trials of {' or '.join(map(str, epochs))} epochs, judged on the validation images."
+        lines += ["", f"{said} A trial that diverged counts as all wrong."]
+        made.append(self.markdown(["", *lines], "recorded-runs"))
+        return made
+
+
+class RunsCost(SphinxDirective):
+    """``{runs-cost}``: how much is on record in all, and what it took."""
+
+    def run(self) -> list[nodes.Node]:
+        from bioplaus_lite.runs.records import PURPOSES, path_of, recorded
+
+        for purpose in PURPOSES:
+            for path in sorted(path_of("", purpose).parent.glob("*.jsonl")):
+                self.env.note_dependency(str(path))
+        records = [record for record in recorded().values() if "parameters" in record]
+        trials = sum(record["parameters"]["purpose"] == "search" for record in records)
+        hours = sum(record["wall_seconds"] for record in records) / 3600
+        text = f"On record are {len(records) - trials} trainings and {trials} trials of searches, "
+        text += f"{hours:.0f} hours of one core that other work sometimes shared."
+        return [nodes.paragraph(text=text)]
+
+
+def setup(app: Sphinx) -> dict[str, object]:
+    """Add the directives; called by Sphinx."""
+    app.add_directive("runs", Runs)
+    app.add_directive("runs-cost", RunsCost)
+    app.add_directive("runs-curves", RunsCurves)
+    app.add_directive("runs-settings", RunsSettings)
+    return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}
