@@ -39,10 +39,10 @@ SETTING = (
     "rule", "dataset", "subset", "network", "options", "optimizer", "schedule", "turns", "batch_size", "validation",
 )  # fmt: skip
 
-#: How far apart two fingerprints of the same code may be: relative, and of angles in degrees. Measured between
-#: instruction sets: 2e-5 in float32.
-TOLERANCE = {"float32": 1e-4, "float64": 1e-8}
-DEGREES = 0.05
+#: How far apart two fingerprints of the same code may be: relative, and of angles in degrees. The steps are taken in
+#: double precision, since a training in single precision amplifies the rounding of its processor: twenty steps at a
+#: large rate leave no digit of it. Numbers below ``FLOOR`` are nothing but rounding.
+TOLERANCE, SINGLE, DEGREES, FLOOR = 1e-6, 1e-4, 0.01, 1e-12
 
 
 def setting_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,13 +56,21 @@ def setting_key(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _number(value: float, dtype: str) -> float | None:
+def _number(value: float) -> float | None:
     """What JSON keeps of a number: nothing of one that is not finite, and no digits that mean nothing."""
-    return float(f"{value:.{8 if dtype == 'float32' else 13}g}") if math.isfinite(value) else None
+    return float(f"{value:.10g}") if math.isfinite(value) else None
 
 
-def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float]:
-    return {name: t.double().norm().item() for name, t in tensors.items() if t.is_floating_point()}
+def _plain(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: _number(value) for name, value in values.items()}
+
+
+def _norms(tensors: Mapping[str, Tensor]) -> dict[str, float | None]:
+    return _plain({name: t.double().norm().item() for name, t in tensors.items() if t.is_floating_point()})
+
+
+def _gradients(rule: LearningRule) -> dict[str, float | None]:
+    return _norms({name: p.grad for name, p in rule.named_parameters() if p.grad is not None})
 
 
 def _state(rule: LearningRule) -> dict[str, Tensor]:
@@ -83,34 +91,39 @@ def fingerprint(
 
     The data are the shipped images, split as the run splits the full set, with at most 1,000 images held out. A batch
     has at most 100 examples, or 20 for a rule that learns online. A schedule counts steps in place of epochs, so that
-    its first change falls inside. The seeds are 0 and 1000, as of a run with seed 0.
+    its first change falls inside. The seeds are 0 and 1000, as of a run with seed 0. The steps are taken in float64,
+    whatever the setting has; what it has is asked for its first loss and its first gradients.
 
     Args:
         parameters: of a run; those in :data:`SETTING` count.
-        built: called with the rule before it learns.
+        built: called with a rule before it learns.
 
     Returns:
         ``losses``, one a step; ``gradients``, for each phase the norm of each ``.grad`` after its first step;
         ``changes``, of each parameter and buffer the norm of its change after the last; ``measures`` after the last;
-        ``dtype``; and ``diverged``, the steps made if the loss was no longer finite, else null.
+        ``diverged``, the steps made if the loss was no longer finite, else null; and ``single``, the loss and the
+        norms of the gradients of the first step in float32, unless the rule learns online or the setting has float64.
     """
     p = setting_of(parameters)
     data = _shipped(p["dataset"])
     x, y, x_val, y_val = data.split_validation(min(p["validation"]["size"], HELD_OUT), p["validation"]["seed"])
-    network = build_network(p["network"], data.image_shape, len(data.classes), seed=0)
-    rule = build_rule(p["rule"], network, seed=1000, **p["options"])
-    built(rule)
+
+    def make(**dtype: str) -> LearningRule:
+        network = build_network(p["network"] | dtype, data.image_shape, len(data.classes), seed=0)
+        rule = build_rule(p["rule"], network, seed=1000, **p["options"])
+        built(rule)
+        return rule
+
+    rule = make(dtype="float64")
     online = isinstance(rule, SegregatedCompartments)
     size = min(p["batch_size"], ONLINE_BATCH if online else BATCH, len(x) // STEPS)
-    dtype = network.weight(1).dtype
-    x, y, x_val, y_val = x[: STEPS * size].to(dtype), y[: STEPS * size], x_val[:HELD_OUT].to(dtype), y_val[:HELD_OUT]
-    measures = Measures(rule, x_val, y_val, (data.x_test[:HELD_OUT].to(dtype), data.y_test[:HELD_OUT]))
+    x, y, x_val, y_val = x[: STEPS * size].double(), y[: STEPS * size], x_val[:HELD_OUT].double(), y_val[:HELD_OUT]
+    measures = Measures(rule, x_val, y_val, (data.x_test[:HELD_OUT].double(), data.y_test[:HELD_OUT]))
     measures.dynamics(rule, x_val, y_val)  # so that its changes have a beginning
     start = {name: tensor.clone() for name, tensor in _state(rule).items()}
-    phases = 2 if p["turns"] else 1
-    gradients: list[dict[str, float]] = []
+    gradients: list[dict[str, float | None]] = []
 
-    def optimizer(groups: list[dict]):
+    def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
         made = optimizer_from(p["optimizer"])(groups)
         if schedule := scheduler_from(rule, p["schedule"]):
             scheduled = schedule(made)
@@ -119,31 +132,29 @@ def fingerprint(
 
     def after_a_step(examples: int, total: int) -> None:
         if examples % (STEPS * size) == size:
-            found = {name: q.grad for name, q in rule.named_parameters() if q.grad is not None}
-            gradients.append(_norms(found))
+            gradients.append(_gradients(rule))
 
     diverged = None
     try:
         history = fit(
-            rule, (x, y), epochs=phases, batch_size=size, seed=0, every=size, optimizer=optimizer,
+            rule, (x, y), epochs=2 if p["turns"] else 1, batch_size=size, seed=0, every=size, optimizer=optimizer,
             scheduler=scheduler_from(rule, turns=p["turns"]), progress=after_a_step,
         )  # fmt: skip
     except FloatingPointError as error:
         history = error.history
         diverged = len(history.frame)
-    losses = history.curve("loss", "train")[1] if len(history.frame) else []
-    named = str(dtype).removeprefix("torch.")
-    changes = {name: tensor - start[name] for name, tensor in _state(rule).items()}
-
-    def plain(values: Mapping[str, float]) -> dict[str, float | None]:
-        return {name: _number(value, named) for name, value in values.items()}
-
+    single = None
+    if not online and p["network"].get("dtype") != "float64":
+        first = make()
+        first.train()
+        single = {"loss": _number(first.assign_gradients(x[:size].float(), y[:size]).item())}
+        single["gradients"] = _gradients(first)
     return {
-        "losses": [_number(loss, named) for loss in losses],
-        "gradients": [plain(norms) for norms in gradients],
-        "changes": plain(_norms(changes)),
-        "measures": plain(measures(rule)) if diverged is None else {},
-        "dtype": named,
+        "losses": [_number(loss) for loss in history.curve("loss", "train")[1]] if len(history.frame) else [],
+        "gradients": gradients,
+        "changes": _norms({name: tensor - start[name] for name, tensor in _state(rule).items()}),
+        "measures": _plain(measures(rule)) if diverged is None else {},
+        "single": single,
         "diverged": diverged,
     }
 
@@ -151,12 +162,12 @@ def fingerprint(
 # ------------------------------------------------------------------------------------------------------- comparing
 
 
-def _apart(name: str, old: float | None, new: float | None, tolerance: float) -> bool:
+def _apart(name: str, old: float | None, new: float | None) -> bool:
     if old is None or new is None:
         return old is not new
     if "angle" in name:
         return abs(old - new) > DEGREES
-    return abs(old - new) > tolerance * max(abs(old), abs(new))
+    return abs(old - new) > (SINGLE if "float32" in name else TOLERANCE) * max(abs(old), abs(new)) + FLOOR
 
 
 def _pairs(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
@@ -174,27 +185,30 @@ def _pairs(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
 
 
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What tells two fingerprints of a setting apart, in words; nothing if the same code may have made both.
+    """What tells two fingerprints of a setting apart, in words; nothing if the same code made both.
 
-    Losses, norms and measures may differ by one part in 10,000 in float32 and in 100 million in float64, angles by
-    0.05 degrees: that much do instruction sets.
+    Losses, norms and measures may differ by one part in a million, angles by a hundredth of a degree, and what is asked
+    of single precision by one part in 10,000.
     """
-    for name in ("dtype", "diverged"):
-        if old[name] != new[name]:
-            return [f"{name}: {old[name]} on record, now {new[name]}"]
-    pairs: list[tuple[str, Any, Any]] = []
-    for name in ("losses", "gradients"):
-        if len(old[name]) != len(new[name]):
-            return [f"number of {name}: {len(old[name])} on record, now {len(new[name])}"]
-    pairs += [(f"loss of step {i}", a, b) for i, (a, b) in enumerate(zip(old["losses"], new["losses"], strict=True), 1)]
-    for phase, (a, b) in enumerate(zip(old["gradients"], new["gradients"], strict=True), 1):
+    if old["diverged"] != new["diverged"]:
+        return [f"diverged after so many steps: {old['diverged']} on record, now {new['diverged']}"]
+    said = [
+        f"number of {name}: {len(old[name])} on record, now {len(new[name])}"
+        for name in ("losses", "gradients")
+        if len(old[name]) != len(new[name])
+    ]
+    said += [f"measure {name} is gone" for name in old["measures"] if name not in new["measures"]]
+    pairs = [(f"loss of step {i}", a, b) for i, (a, b) in enumerate(zip(old["losses"], new["losses"], strict=False), 1)]
+    for phase, (a, b) in enumerate(zip(old["gradients"], new["gradients"], strict=False), 1):
         pairs += _pairs(f"gradient in phase {phase}" if len(old["gradients"]) > 1 else "gradient", a, b)
     pairs += _pairs("change", old["changes"], new["changes"])
-    missing = [name for name in old["measures"] if name not in new["measures"]]
-    pairs += [(f"measure {name}", old["measures"][name], new["measures"].get(name)) for name in old["measures"]]
-    tolerance = TOLERANCE[old["dtype"]]
-    said = [f"{name}: {a} on record, now {b}" for name, a, b in pairs if _apart(name, a, b, tolerance)]
-    return said or [f"measure {name} is gone" for name in missing]
+    pairs += [(f"measure {k}", old["measures"][k], v) for k, v in new["measures"].items() if k in old["measures"]]
+    if old["single"] and new["single"]:
+        pairs.append(("loss in float32", old["single"]["loss"], new["single"]["loss"]))
+        pairs += _pairs("float32 gradient", old["single"]["gradients"], new["single"]["gradients"])
+    elif old["single"] != new["single"]:
+        said.append("one of them has no step in float32")
+    return said + [f"{name}: {a} on record, now {b}" for name, a, b in pairs if _apart(name, a, b)]
 
 
 # --------------------------------------------------------------------------------------------------------- on file

@@ -138,8 +138,8 @@ class State:
     Attributes:
         name: ``done``, ``missing``, ``changed`` (other parameters), ``broken`` (its record is torn, has no fingerprint
             or does not belong to the notebook that the book shows), ``waits`` (for its search) or ``failed`` (its
-            search did). Whether the code still does what a record says is not asked here: that takes seconds a run, see
-            :mod:`bioplaus_lite.runs.fingerprints`.
+            search did). Whether the code still does what a record says is not asked here: that takes seconds a run,
+            see :func:`~bioplaus_lite.runs.fingerprints.verify`.
         detail: in words.
         record: what is on record, if anything.
     """

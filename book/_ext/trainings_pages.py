@@ -44,10 +44,16 @@ def name_of(record: Mapping[str, Any]) -> str:
 
 
 def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Records]:
-    """Seeds of one run, in the order of the catalogue's data sets and of the ids."""
+    """Seeds of one run: the data sets as the book has them, the runs as the catalogue has them."""
+    sets, runs = list(TITLES), [name for table in catalogued().values() for name in table["runs"]]
+
+    def place(record: dict[str, Any]) -> tuple:
+        named = [name for name in runs if f"{name_of(record)}-".startswith(f"{name}-")]
+        entry = runs.index(max(named, key=len)) if named else len(runs)
+        return sets.index(record["dataset"]), entry, record["id"]
+
     found: dict[tuple[str, str], Records] = defaultdict(list)
-    order = list(TITLES)
-    for record in sorted(records, key=lambda one: (order.index(one["dataset"]), one["id"])):
+    for record in sorted(records, key=place):
         found[record["dataset"], name_of(record)].append(record)
     return found
 
@@ -76,7 +82,7 @@ def training_errors(record: Mapping[str, Any]) -> tuple[list[float], list[float]
 def draw(runs: Mapping[str, Records]) -> str:
     """Small multiples as SVG: one panel a run, a line a seed, all with the same axes; text takes the page's colour."""
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     from bioplaus_lite.plots import COLOURS, STYLE
 
@@ -98,6 +104,7 @@ def draw(runs: Mapping[str, Records]) -> str:
             ax.set_ylim(max(lowest * 0.7, 0.05), 110)
             ticks = {"major_locator": LogLocator(subs=(1, 3)), "major_formatter": "{x:g}"}
             ax.yaxis.set(**ticks, minor_formatter=NullFormatter())
+            ax.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             ax.tick_params(labelsize=8)
         for ax in list(axes.flat)[len(runs) :]:
             ax.set_axis_off()
@@ -166,7 +173,7 @@ class _OfAGroup(SphinxDirective):
         return catalogued().get(self.arguments[0], {})
 
     def markdown(self, lines: list[str], cls: str) -> nodes.Node:
-        holder = nodes.container(classes=[cls])
+        holder = nodes.container(classes=cls.split())
         self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
         return holder
 
@@ -262,7 +269,7 @@ class RunsSettings(_OfAGroup):
             rest = {k: v for k, v in p.items() if k not in (*self.ALWAYS, *same) and v not in (None, [], {}, False)}
             cells = (TITLES[dataset], name, p["rule"], *(plain(p[column]) for column in self.COLUMNS), plain(rest))
             lines.append(f"| {' | '.join(cells)} |")
-        made: list[nodes.Node] = [self.markdown(lines, "recorded-runs")]
+        made: list[nodes.Node] = [self.markdown(lines, "recorded-runs settings")]
         if not trials:
             return made
         heads = ("data", "run", "searched", "validation error (%) of each value; the chosen one is bold")
@@ -285,7 +292,7 @@ class RunsSettings(_OfAGroup):
         epochs = sorted({record["epochs"] for record in trials})
         said = f"Trials of {' or '.join(map(str, epochs))} epochs, judged on the validation images."
         lines += ["", f"{said} A trial that diverged counts as all wrong."]
-        made.append(self.markdown(["", *lines], "recorded-runs"))
+        made.append(self.markdown(lines, "recorded-runs searches"))
         return made
 
 
