@@ -7,7 +7,7 @@ NB ?=
 EXECUTE ?=
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check -q install --no-compile -c requirements.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq install --no-compile -c requirements.txt
 JUPYTER_BOOK := TQDM_DISABLE=1 $(BIN)/jupyter-book build book -W -n --keep-going -q
 EXECUTED := $(filter-out 0,$(EXECUTE))
 BOOK_STAMP := $(VENV)/book.stamp
