@@ -56,8 +56,8 @@ $(BOOK_STAMP): requirements.txt pyproject.toml | claim
 	$(if $(PYTHON_PROBLEM),$(error $(PYTHON_PROBLEM)))
 	@test -x $(BIN)/python || { echo "Creating $(VENV) ..."; "$(PYTHON)" -m venv $(VENV); }
 	@pwd -P >$(VENV)/clone
-	@echo "Installing into $(VENV), once; a minute or two, and the time that 0.4 GB takes on your network:"
-	@echo "  1 of 3: PyTorch ..."
+	@echo "Installing into $(VENV), once; a minute or two, and the time that 0.4 GB take on your network:"
+	@echo "  1 of 3: PyTorch (on Linux with several GB of CUDA, unless you do as the head of requirements.txt says) ..."
 	@$(PIP) torch setuptools
 	@echo "  2 of 3: NumPy, SciPy, Numba, pandas, Matplotlib ..."
 	@$(PIP) numpy scipy numba pandas matplotlib
