@@ -14,7 +14,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +38,7 @@ __all__ = ["SETS", "DataError", "Dataset", "cache_dir", "fetch", "load", "load_a
 SHIPPED = Path(__file__).resolve().parent.parent / "data"
 TIMEOUT = (3, 10)  # seconds to connect to one address, and to wait for the next bytes
 CLIENT_TIMEOUT = 1800  # seconds for one call of npm or apt-get
+ABANDONED = 86_400  # seconds after which a folder that nothing was written to belongs to a process that was killed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -158,31 +162,30 @@ def fetch(name: str) -> Path:
         DataError: if no source gave the right data; the message says why each failed, and what to do.
     """
     spec = SETS[_one_of("data set", name, SETS)]
-    path, by_hand, work = (cache_dir() / part for part in (f"{name}.npz", name, f".partial-{name}"))
-    if path.is_file():
-        try:
-            decoding.read_npz(path, spec.expected["full"])
-            return path
-        except DataError as error:
-            _tell(f"{name}: {error}")
-    routes = [(source, work) for source in spec.sources]
-    if by_hand.is_dir():  # the mirrors offer what a reader may put there: the same reader decodes it
-        routes.insert(0, (Source(f"files in {by_hand}", lambda folder: None, spec.sources[0].read), by_hand))
+    path, by_hand = cache_dir() / f"{name}.npz", cache_dir() / name
+    if _is_there(name, path):
+        return path
     problems = []
-    for source, folder in routes:
-        _tell(f"{name}: trying {source.label}")
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            source.obtain(folder)
-            arrays = source.read(folder, spec.expected["full"])
-        except (DataError, OSError, ValueError) as error:
-            offline = isinstance(error, requests.ConnectionError | requests.Timeout)
-            reason = "no connection" if offline else error if isinstance(error, DataError) else decoding.short(error)
-            problems.append(f"  {source.label}: {reason}")
-            _tell(problems[-1])
-            continue
-        decoding.write_npz(path, arrays)
-        shutil.rmtree(work, ignore_errors=True)
+    with _work_folder(name) as work:
+        routes = [(source, work) for source in spec.sources]
+        if by_hand.is_dir():  # the mirrors offer what a reader may put there: the same reader decodes it
+            routes.insert(0, (Source(f"files in {by_hand}", lambda folder: None, spec.sources[0].read), by_hand))
+        for source, folder in routes:
+            _tell(f"{name}: trying {source.label}")
+            try:
+                source.obtain(folder)
+                arrays = source.read(folder, spec.expected["full"])
+            except (DataError, OSError, ValueError) as error:
+                offline = isinstance(error, requests.ConnectionError | requests.Timeout)
+                reason = (
+                    "no connection" if offline else error if isinstance(error, DataError) else decoding.short(error)
+                )
+                problems.append(f"  {source.label}: {reason}")
+                _tell(problems[-1])
+                continue
+            decoding.write_npz(path, arrays)
+            return path
+    if _is_there(name, path):  # another process had more luck meanwhile
         return path
     raise DataError(
         "\n".join([
@@ -191,6 +194,50 @@ def fetch(name: str) -> Path:
             f"Or put {', '.join(spec.files)} into {by_hand} and run the same command.",
         ])
     )  # fmt: skip
+
+
+def _is_there(name: str, path: Path) -> bool:
+    """Whether the full set is in the cache and sound; a damaged one is named and removed."""
+    if not path.is_file():
+        return False
+    try:
+        decoding.read_npz(path, SETS[name].expected["full"])
+    except DataError as error:
+        _tell(f"{name}: {error}")
+        return False
+    except FileNotFoundError:  # another process found it damaged first
+        return False
+    return True
+
+
+@contextmanager
+def _work_folder(name: str) -> Iterator[Path]:
+    """A folder for this call alone. It takes over what the last call that failed had got, and leaves that to the next.
+
+    Moving a folder is one step, so of two processes that want the same one only one gets it.
+    """
+    parked, cache = cache_dir() / f".partial-{name}", cache_dir()
+    work = cache / f".partial-{name}-{uuid.uuid4().hex[:8]}"
+    cache.mkdir(parents=True, exist_ok=True)
+    for left in (*cache.glob(f".partial-{name}-*"), *cache.glob(f".{name}.npz.*")):
+        with suppress(FileNotFoundError):  # its owner may end at this moment
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > ABANDONED:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    try:
+        os.utime(parked)  # or it might look abandoned under its new name
+        parked.rename(work)
+    except FileNotFoundError:
+        work.mkdir()
+    try:
+        yield work
+    finally:
+        with suppress(OSError):  # nothing is there, or another call has left its own
+            if (cache / f"{name}.npz").is_file():
+                shutil.rmtree(work)
+                parked.rename(work)  # what one that failed has left, and nobody needs now
+            else:
+                work.rename(parked)
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def _download(base: str, hashes: dict[str, str | None], folder: Path) -> None:

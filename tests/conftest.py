@@ -1,4 +1,4 @@
-"""What several tests share: where things are, one thread, and a way to find Chromium."""
+"""What several tests share: where things are, one thread a worker, how many workers, and a way to find Chromium."""
 
 from __future__ import annotations
 
@@ -25,6 +25,25 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+MAX_WORKERS = 8  # each imports torch, and takes most of a gigabyte
+CGROUP = Path("/sys/fs/cgroup/cpu.max")  # "200000 100000": two processors' time; "max 100000": no limit
+
+
+def processors(cgroup: Path = CGROUP) -> int:
+    """Return how many processors this process may use: those of the machine, less what a container withholds."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cgroup.is_file():
+        quota, period = cgroup.read_text().split()
+        if quota != "max":
+            usable = min(usable, int(quota) // int(period))
+    return max(1, usable)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Answer `-n auto`."""
+    return min(processors(), MAX_WORKERS)
 
 
 def find_chromium() -> str | None:

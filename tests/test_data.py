@@ -8,6 +8,7 @@ import http.server
 import importlib.util
 import io
 import json
+import os
 import pickle
 import shutil
 import stat
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import time
 import zipfile
 from functools import cache as once
 from functools import partial
@@ -642,6 +644,80 @@ def test_a_file_cut_short_with_no_length_promised_is_named_and_removed(mnist, we
     with pytest.raises(DataError, match=third + ".*removed"):
         data.fetch("mnist")
     assert not (cache / ".partial-mnist" / third).exists()
+
+
+def test_two_fetches_at_once_do_not_touch_each_other_s_files(mnist, web, cache, monkeypatch):
+    """The second begins and ends while the first is between two files."""
+    web.files = mnist.packed
+    slow, fast = mnist.mirror(web.url), mnist.mirror(web.url)
+    seen = []
+
+    def obtain(folder):
+        slow.obtain(folder)
+        seen.extend([folder, *folder.iterdir()])
+        mnist.install(fast)
+        data.fetch("mnist")
+        assert all(path.exists() for path in seen)
+        (cache / "mnist.npz").unlink()  # so that the first has to write it again
+
+    mnist.install(data.Source(slow.label, obtain, slow.read))
+    data.fetch("mnist")
+    assert len(seen) == 5
+    mnist.assert_fetched(cache)
+
+
+def test_who_fails_takes_what_another_has_fetched_meanwhile(mnist, web, cache):
+    web.files = mnist.packed
+
+    def obtain(folder):
+        (folder / "half").touch()
+        mnist.install(mnist.mirror(web.url))
+        data.fetch("mnist")
+        raise DataError("no luck")
+
+    mnist.install(data.Source("a mirror", obtain, None))
+    assert data.fetch("mnist") == cache / "mnist.npz"
+    mnist.assert_fetched(cache)
+
+
+def test_what_two_that_failed_have_left_is_gone_in_the_end(mnist, web, cache):
+    def unreadable(folder, expected):
+        raise DataError("no luck")
+
+    source = data.Source("a mirror", lambda folder: (folder / "half").touch(), unreadable)
+
+    def both(folder):
+        (folder / "first").touch()
+        mnist.install(source)
+        with pytest.raises(DataError, match="could not be fetched"):
+            data.fetch("mnist")
+        raise DataError("no luck")
+
+    mnist.install(data.Source("a mirror", both, unreadable))
+    with pytest.raises(DataError, match="could not be fetched"):
+        data.fetch("mnist")
+    assert [path.name for path in cache.iterdir()] == [".partial-mnist"]  # of the one that ended first
+    assert [path.name for path in (cache / ".partial-mnist").iterdir()] == ["half"]
+    web.files = mnist.packed
+    mnist.install(mnist.mirror(web.url))
+    data.fetch("mnist")
+    mnist.assert_fetched(cache)
+
+
+def test_what_killed_processes_left_is_removed_when_nobody_can_be_at_it(mnist, web, cache):
+    web.files = mnist.packed
+    mnist.install(mnist.mirror(web.url))
+    old, recent, other = (cache / f".partial-{name}" for name in ("mnist-1", "mnist-2", "fashion-1"))
+    draft = cache / ".mnist.npz.4711"
+    for folder in (old, recent, other):
+        folder.mkdir(parents=True)
+        (folder / "half").touch()
+    draft.touch()
+    then = time.time() - 2 * data.ABANDONED
+    for path in (old / "half", old, recent, other / "half", other, draft):  # in `recent` a file is being written
+        os.utime(path, (then, then))
+    data.fetch("mnist")
+    assert {path.name for path in cache.iterdir()} == {recent.name, other.name, "mnist.npz"}
 
 
 def test_an_interrupt_keeps_nothing_half_done(mnist, web, cache, monkeypatch, capsys):

@@ -17,6 +17,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from bioplaus_lite._kernel import own_kernel_path
+
 pytestmark = pytest.mark.live
 
 PLAYER = [
@@ -67,7 +69,11 @@ def lab(tmp_path: Path, request) -> Iterator[str]:
             "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--LabApp.extension_manager=readonly",
         ],
-        env={**os.environ, **{f"JUPYTER_{kind}_DIR": str(home / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}},
+        env={
+            **os.environ,
+            **{f"JUPYTER_{kind}_DIR": str(home / kind) for kind in ("CONFIG", "DATA", "RUNTIME")},
+            "JUPYTER_PATH": own_kernel_path(),
+        },
         stdout=log,
         stderr=subprocess.STDOUT,
     )  # fmt: skip

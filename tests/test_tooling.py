@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import base64
+import importlib.metadata
 import io
+import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import conftest
@@ -18,17 +23,25 @@ import pytest
 import yaml
 from bioplaus_book import FINISH, source_digest
 from conftest import ROOT
+from jupyter_client.kernelspec import find_kernel_specs
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
+from sphinx.application import Sphinx
+from sphinx.util.docutils import docutils_namespace
+
+from bioplaus_lite._kernel import own_kernel_path
 
 # --- make ----------------------------------------------------------------------------------------------------
 
 
-def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+def make(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run make as a person would, whatever make runs this test."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    variables = ("MAKE", "MFLAGS", "BIOPLAUS", "EXECUTE")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(variables)}
     command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60)
 
 
 def script(path: Path, text: str) -> Path:
@@ -57,14 +70,105 @@ def test_make_says_in_one_line_why_a_python_will_not_do(tmp_path: Path, behaviou
     assert not (tmp_path / "venv").exists()
 
 
+def installed(venv: Path, root: Path = ROOT) -> Path:
+    """What looks to make like an environment that the clone in ``root`` has set up."""
+    venv.mkdir(exist_ok=True)
+    (venv / "clone").write_text(f"{root}\n")
+    for stamp in ("book.stamp", "installed.stamp"):
+        (venv / stamp).touch()
+    return venv
+
+
 def test_make_installs_once(tmp_path: Path):
-    """With the stamp newer than what it depends on, no target sets anything up."""
-    (tmp_path / "installed.stamp").touch()
+    """With the stamps newer than what they depend on, no target sets anything up."""
+    installed(tmp_path)
     plan = make("-n", "test", "book", f"VENV={tmp_path}", "PYTHON=no-such-python")
     assert plan.returncode == 0, plan.stderr
-    assert "pip install" not in plan.stdout
-    os.utime(tmp_path / "installed.stamp", (0, 0))
-    assert "pip install" in make("-n", "book", f"VENV={tmp_path}").stdout
+    assert "-m pip" not in plan.stdout
+    os.utime(tmp_path / "book.stamp", (0, 0))
+    assert "-m pip" in make("-n", "book", f"VENV={tmp_path}").stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "everything"), [("book", False), ("serve", False), ("data", False), ("lint", True), ("lab", True)]
+)
+def test_the_book_needs_no_more_than_the_book_takes(tmp_path: Path, target: str, everything: bool):
+    plan = make("-n", target, f"VENV={tmp_path / 'venv'}").stdout
+    assert "-e '.[book]'" in plan
+    assert ("-r requirements.txt" in plan) is everything
+
+
+def test_an_environment_belongs_to_one_clone(tmp_path: Path):
+    """It links to that clone's package: from another, make would build and test the wrong code."""
+    installed(tmp_path, Path("/elsewhere/a clone"))
+    for target in ("lint", "book", "serve"):
+        result = make(target, f"VENV={tmp_path}")
+        assert result.returncode != 0 and result.stdout == ""
+        said, *rest = result.stderr.splitlines()
+        assert said == (
+            f"make: {tmp_path} was set up by the clone in /elsewhere/a clone, and this one is in {ROOT}: "
+            f"remove it (rm -r {tmp_path}), or name another (make VENV=...)"
+        )
+        assert all(re.match(r"make: \*\*\* ", line) for line in rest)
+    assert make("help", f"VENV={tmp_path}").returncode == 0
+
+
+def test_an_environment_is_not_to_lie_below_a_space():
+    result = make("help", "VENV=/tmp/a b")
+    assert result.returncode != 0
+    assert 'VENV is "/tmp/a b"; make allows no space in it' in result.stderr
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A clone in a folder with a difficult name; what it would start says with what, a line an argument."""
+    root = tmp_path / "Zoë's “book” ü $HOME"
+    (root / "_build" / "html").mkdir(parents=True)
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        (root / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
+    (root / "_build" / "html" / "index.html").touch()
+    (installed(root / ".venv", root) / "bin").mkdir()
+    for name in ("python", "jupyter-book", "ruff"):
+        said = 'echo "EXECUTE=$BIOPLAUS_EXECUTE" "JUPYTER_PATH=$JUPYTER_PATH"; for a in "$@"; do echo "<$a>"; done'
+        script(root / ".venv" / "bin" / name, said)
+    return root
+
+
+def test_a_clone_may_lie_in_a_folder_with_spaces_quotes_and_umlauts(clone: Path, monkeypatch):
+    for target in ("setup", "book", "lint", "unit", "nbval", "serve", "site", "data", "runs", "help", "clean"):
+        result = make(target, cwd=clone)
+        assert (result.returncode, result.stderr) == (0, ""), f"{target}: {result.stderr}"
+    assert not (clone / "_build").exists() and (clone / ".venv").exists()
+    monkeypatch.setenv("JUPYTER_PATH", "/elsewhere")
+    lab = make("lab", cwd=clone)
+    assert f"<--ServerApp.root_dir={clone}/book>" in lab.stdout and lab.stderr == ""
+    assert f"JUPYTER_PATH={clone}/.venv/share/jupyter:/elsewhere\n" in lab.stdout  # its own kernel comes first
+    assert f"Open {clone}/_build/html/index.html" in make("book", cwd=clone).stdout
+    assert "<book/my notebook.ipynb>" in make("notebooks", "NB=book/my notebook.ipynb", cwd=clone).stdout
+
+
+def test_a_book_is_executed_only_on_request(clone: Path):
+    for arguments, expected in (([], ""), (["EXECUTE=0"], ""), (["EXECUTE=1"], "1")):
+        assert f"EXECUTE={expected} " in make("book", *arguments, cwd=clone).stdout
+    assert "EXECUTE= " in make("site", "EXECUTE=1", cwd=clone).stdout  # compared with new outputs by nbval
+
+
+def test_a_page_that_failed_is_read_again_by_the_next_build(clone: Path):
+    """Sphinx would take it for done, and the second `make book` would pass."""
+    script(clone / ".venv/bin/jupyter-book", "mkdir -p _build/.doctrees; exit 1")
+    result = make("book", cwd=clone)
+    assert result.returncode != 0 and "is ready" not in result.stdout
+    assert not (clone / "_build/.doctrees").exists() and (clone / "_build/html").exists()
+
+
+def test_every_step_of_the_tests_runs_and_one_that_fails_fails_all(clone: Path):
+    script(clone / ".venv/bin/ruff", "exit 1")
+    result = make("test", cwd=clone)
+    assert result.returncode != 0 and "passed" not in result.stdout
+    for step in ("ruff", "pytest", "nbval", "jupyter-book", "browser"):
+        assert f"== {step}\n" in result.stdout
+    script(clone / ".venv/bin/ruff", "exit 0")
+    assert make("test", cwd=clone).stdout.endswith("make test: all of lint unit nbval site browser passed\n")
 
 
 def test_make_help_lists_every_command():
@@ -94,6 +198,21 @@ def test_a_notebook_is_executed_in_its_own_folder_and_the_second_time_nothing_ch
     assert execute.execute(path) is False
     assert path.read_bytes() == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.ipynb", "beside.txt"]
+
+
+def test_the_kernel_is_this_interpreter_s_whatever_else_is_called_python3(tmp_path: Path, monkeypatch):
+    foreign = tmp_path / "jupyter/kernels/python3"
+    foreign.mkdir(parents=True)
+    spec = {"argv": ["false"], "display_name": "Another", "language": "python"}
+    (foreign / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    assert find_kernel_specs()["python3"] == str(foreign)  # without us Jupyter takes it
+    path = stored(tmp_path / "a.ipynb", "import sys\nprint(sys.executable)")
+    execute.execute(path)
+    assert nbformat.read(path, as_version=4).cells[1].outputs[0].text == f"{sys.executable}\n"
+    once = os.environ["JUPYTER_PATH"]
+    assert once.endswith(f"{os.pathsep}{tmp_path / 'jupyter'}")  # other kernels are still found
+    assert own_kernel_path() == once
 
 
 def test_a_failing_cell_is_named_and_the_file_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -164,6 +283,50 @@ def test_the_cache_key_follows_package_data_and_versions_but_not_downloads(tmp_p
     assert source_digest(tmp_path) == keys[-1]
 
 
+@pytest.fixture
+def small_book(tmp_path: Path) -> Callable[[], Sphinx]:
+    """A book of two pages, with nothing but our extension."""
+    for name, text in (("index", "Title\n=====\n\n.. toctree::\n\n   part/one\n"), ("part/one", "One\n===\n")):
+        (tmp_path / "book" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "book" / f"{name}.rst").write_text(text)
+
+    def build() -> Sphinx:
+        with docutils_namespace():
+            folders = (tmp_path / "book", None, tmp_path / "_build/html", tmp_path / "_build/.doctrees")
+            app = Sphinx(*folders, "html", {"extensions": ["bioplaus_book"]}, status=None, warning=None)
+            app.build()
+        return app
+
+    return build
+
+
+def test_a_build_says_at_which_page_it_is(small_book, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    rest = "writing the source of the package, the index and the search"
+    small_book()
+    assert capsys.readouterr().out.splitlines() == [
+        "[1/2] index", "[2/2] part/one", "writing index", "writing part/one", rest,
+    ]  # fmt: skip
+    (tmp_path / "book/part/one.rst").write_text("One\n===\n\nmore\n")
+    small_book()
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "[1/1] part/one" and "writing part/one" in said and said[-1] == rest
+
+
+def test_pages_show_stored_outputs_unless_executing_is_asked_for(small_book, tmp_path: Path, monkeypatch):
+    monkeypatch.delenv("BIOPLAUS_EXECUTE", raising=False)
+    monkeypatch.setenv("JUPYTER_PATH", "/elsewhere")
+    old = tmp_path / "_build/.jupyter_cache/old"
+    old.mkdir(parents=True)
+    assert small_book().config.nb_execution_mode == "off"
+    assert old.is_dir()
+    monkeypatch.setenv("BIOPLAUS_EXECUTE", "1")
+    config = small_book().config
+    assert getattr(config, "nb_execution_mode", "as _config.yml says") != "off"
+    assert config.nb_execution_cache_path == str(tmp_path / "_build/.jupyter_cache" / source_digest())
+    assert not old.exists()  # of other code
+    assert os.environ["JUPYTER_PATH"].startswith(sys.prefix)
+
+
 def test_the_last_changes_to_a_page_find_what_they_change():
     """If a new version of the theme writes these otherwise, this and the browser tests say so."""
     page = (
@@ -191,6 +354,14 @@ def test_a_missing_browser_is_an_error_in_continuous_integration(monkeypatch, na
     assert conftest.browser_is_required()
 
 
+@pytest.mark.parametrize(("limit", "expected"), [("max 100000", 3), ("200000 100000", 2), ("50000 100000", 1), ("", 3)])
+def test_as_many_workers_as_processors_that_may_be_used(monkeypatch, tmp_path: Path, limit: str, expected: int):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 5}, raising=False)
+    if limit:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert conftest.processors(tmp_path / "cpu.max") == expected
+
+
 def test_one_version_and_one_title_everywhere():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
@@ -199,9 +370,36 @@ def test_one_version_and_one_title_everywhere():
     assert yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["title"] in citation["title"]
 
 
-def test_every_requirement_has_one_exact_version_and_covers_what_the_package_imports():
+def test_every_requirement_has_one_exact_version_and_covers_what_the_package_and_the_book_bring_in():
     lines = [line for line in (ROOT / "requirements.txt").read_text("utf-8").splitlines() if line and line[0] != "#"]
     pinned = dict(re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines)
     assert len(pinned) == len(lines)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-    assert {*project["dependencies"], *project["optional-dependencies"]["runs"]} <= set(pinned)
+    extras = project["optional-dependencies"]
+    named = {*project["dependencies"], *extras["book"], *extras["runs"]}
+    assert named <= set(pinned)
+    # `make book` installs by these names, with the file for the versions: what they bring in must be in it.
+    known, open_, seen = {canonicalize_name(name) for name in pinned}, {*map(canonicalize_name, named)}, set()
+    while open_:
+        name = open_.pop()
+        seen.add(name)
+        needs = (Requirement(line) for line in importlib.metadata.requires(name) or [])
+        open_ |= {canonicalize_name(n.name) for n in needs if not n.marker or n.marker.evaluate({"extra": ""})} - seen
+    assert seen <= known, sorted(seen - known)
+
+
+def test_what_the_package_imports_is_what_it_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = {*project["dependencies"], *project["optional-dependencies"]["runs"]}
+    # A module of another name than its project, or of one that a project above always brings.
+    names = {"PIL": "pillow", "IPython": "ipykernel", "jupyter_client": "ipykernel", "llvmlite": "numba"}
+    names["traitlets"] = "ipywidgets"
+    imported = set()
+    for path in (ROOT / "bioplaus_lite").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                imported.add(node.module.partition(".")[0])
+    foreign = imported - set(sys.stdlib_module_names) - {"bioplaus_lite"}
+    assert {names.get(name, name) for name in foreign} <= asked

@@ -1,6 +1,8 @@
 """Sphinx extension of this book: what `_config.yml` cannot say.
 
-- The execution cache is keyed on the package, the data and the pinned versions, not only on the cells.
+- Pages show the outputs that the notebooks hold, unless executing them is asked for. The execution cache is then keyed
+  on the package, the data and the pinned versions, not only on the cells.
+- A build says which page it is at.
 - MathJax is served by the site itself: the parts in use, from the `sphinx-mathjax-offline` package.
 - Icons come from the theme's web font (0.2 MB, on demand), not from its 1.5 MB script, which also watches
   every change of the page and so slows the widgets down.
@@ -78,18 +80,22 @@ def source_digest(root: Path = ROOT) -> str:
 
 
 def configure(app: Sphinx, config: Config) -> None:
-    """Choose the execution cache; a changed path also makes Sphinx read every page again.
+    """Show stored outputs, or with ``BIOPLAUS_EXECUTE`` set compute all that the execution cache does not hold.
 
-    With ``BIOPLAUS_STORED_OUTPUTS`` set nothing is executed, and pages show the outputs that the notebooks hold.
+    The path of the cache names what it is keyed on; a changed path also makes Sphinx read every page again.
     """
-    caches = Path(app.outdir).parent / ".jupyter_cache"
-    current = caches / source_digest()
-    config.nb_execution_cache_path = str(current)
-    for old in caches.glob("*"):
-        if old != current:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
-    if os.environ.get("BIOPLAUS_STORED_OUTPUTS"):
+    if not os.environ.get("BIOPLAUS_EXECUTE"):
         config.nb_execution_mode = "off"
+    else:
+        from bioplaus_lite._kernel import own_kernel_path  # with torch, which executing imports anyway
+
+        caches = Path(app.outdir).parent / ".jupyter_cache"
+        current = caches / source_digest()
+        config.nb_execution_cache_path = str(current)
+        for old in caches.glob("*"):
+            if old != current:
+                shutil.rmtree(old) if old.is_dir() else old.unlink()
+        os.environ["JUPYTER_PATH"] = own_kernel_path()
     config.html_theme_options["max_navbar_depth"] = 1
     config.nitpick_ignore_regex = [*config.nitpick_ignore_regex, *NITPICK_IGNORE]
 
@@ -101,6 +107,32 @@ def leave_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
     """
     if re.fullmatch(r"trainings/(?!index|train$).*", app.env.docname):
         app.env.metadata[app.env.docname]["no-search"] = True
+
+
+class Progress:
+    """Says on stdout which page the build is at, so that nobody waits without knowing for what."""
+
+    def __init__(self) -> None:
+        self.total = self.begun = 0
+
+    def found(self, app: Sphinx, env: object, docnames: list[str]) -> None:
+        """Told which pages are to be read: those that changed, or all."""
+        self.total, self.begun = len(docnames), 0
+
+    def read(self, app: Sphinx, docname: str, source: list[str]) -> None:
+        """Told that a page is about to be read, and in a build that executes, to be computed."""
+        self.begun += 1
+        print(f"[{self.begun}/{self.total}] {docname}", flush=True)
+
+    def write(self, app: Sphinx, pagename: str, templatename: str, context: dict, doctree: object) -> None:
+        """Told that a page is about to be written; those that Sphinx makes by itself have no doctree."""
+        if doctree is not None:
+            print(f"writing {pagename}", flush=True)
+
+    def finish(self, app: Sphinx) -> list:
+        """Told that only the pages without a source are left."""
+        print("writing the source of the package, the index and the search", flush=True)
+        return []
 
 
 def copy_mathjax(app: Sphinx) -> None:
@@ -149,6 +181,11 @@ def finish(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict[str, object]:
     """Connect the steps above; called by Sphinx."""
     app.connect("config-inited", configure)
+    progress = Progress()
+    app.connect("env-before-read-docs", progress.found)
+    app.connect("source-read", progress.read)
+    app.connect("html-page-context", progress.write)
+    app.connect("html-collect-pages", progress.finish, priority=100)  # before viewcode makes its own
     app.connect("builder-inited", copy_mathjax)
     app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", drop_widget_state, priority=900)  # after myst-nb has added it

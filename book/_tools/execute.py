@@ -24,6 +24,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from PIL import Image
 
+from bioplaus_lite._kernel import own_kernel_path
 from bioplaus_lite.runs.notebooks import METADATA, WIDGET_VIEW, normalise
 from bioplaus_lite.runs.records import write
 
@@ -93,6 +94,7 @@ def execute(path: Path) -> bool:
     notebook = nbformat.reads(before, as_version=4)
     normalise(notebook)  # first, so that cells have their ids when the client names them
     started: list[int] = []
+    os.environ["JUPYTER_PATH"] = own_kernel_path()
     client = NotebookClient(
         notebook,
         kernel_name="python3",
