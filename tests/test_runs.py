@@ -365,7 +365,9 @@ def test_seeds_of_other_parameters_are_not_mixed(tmp_path: Path):
         ("null", "no JSON object with an id"),
         ("{}", "no JSON object with an id"),
         ('{"id": 3}', "no JSON object with an id"),
-        ('{"id": "r-9", "parameters": 3}', "its parameters are no table but 3"),
+        ('{"id": "r-9", "parameters": 3}', "its 'parameters' is no table but 3"),
+        ('{"id": "r-9", "group": ["r"]}', "its 'group' is no word but ['r']"),
+        ('{"id": "r-9", "fingerprint": null}', "its 'fingerprint' is no word but None"),
         ('{"id": "r-0"}', "'r-0' stands on an earlier line"),
         ("<<<<<<< ours", "Expecting value"),
         ("\ufffd", "Expecting value"),
@@ -1025,6 +1027,16 @@ def test_the_error_of_a_notebook_is_told_in_its_own_words_and_progress_on_the_wa
     assert '"name": "stderr"' not in text and "# small-mnist-fa-s0: Feedback alignment on MNIST" in text
     assert str(bad[1]).startswith("ValueError: no such thing as seed 1 (cell 3 of its notebook)")
     assert "raise ValueError" in str(bad[1])
+
+
+def test_a_run_takes_its_own_kernel_whatever_else_is_called_python3(tmp_path: Path, quick_template, monkeypatch):
+    foreign = tmp_path / "share" / "kernels" / "python3"
+    foreign.mkdir(parents=True)
+    (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
+    template, _ = quick_template()
+    _, result, _ = execute({"rule": "fa", "seed": 0}, "T", template=template)
+    assert result["test_error"] == 0.5 and os.environ["JUPYTER_PATH"] == str(tmp_path / "share")
 
 
 def test_a_template_without_a_result_is_refused(tmp_path: Path, quick_template):

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bioplaus_lite._kernel import own_kernel_path
 from bioplaus_lite.runs.recipe import MIME, PROGRESS, UNDER_RUNNER
 from bioplaus_lite.runs.records import TEMPLATE
 
@@ -76,6 +77,7 @@ class _Listener:
 def _environment(threads: int, parameters: Mapping[str, Any]) -> Iterator[None]:
     """The variables that the kernel inherits: the run, its threads, one instruction set on all processors of a kind."""
     wanted = {name: str(threads) for name in _THREADS} | {UNDER_RUNNER: json.dumps(parameters)}
+    wanted["JUPYTER_PATH"] = own_kernel_path()
     if platform.machine() == "x86_64":
         wanted |= {name: os.environ.get(name, v) for name, v in (("MKL_CBWR", "AVX2"), ("ATEN_CPU_CAPABILITY", "avx2"))}
     before = {name: os.environ.get(name) for name in wanted}

@@ -176,8 +176,9 @@ def _add(line: str, records: dict[str, dict[str, Any]]) -> str:
         return str(error)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str):
         return "it is no JSON object with an id"
-    if not isinstance(record.get("parameters", {}), dict):
-        return f"its parameters are no table but {record['parameters']!r}"
+    for key, kind, what in (("parameters", dict, "table"), ("group", str, "word"), ("fingerprint", str, "word")):
+        if not isinstance(record.get(key, kind()), kind):
+            return f"its {key!r} is no {what} but {record[key]!r}"
     if record["id"] in records:
         return f"the id {record['id']!r} stands on an earlier line"
     records[record["id"]] = record
