@@ -16,13 +16,14 @@ from bioplaus_lite.runs import fingerprints
 from bioplaus_lite.runs.fingerprints import (
     compare,
     fingerprint,
+    forget_spare,
     keep,
     on_file,
     setting_key,
     setting_of,
     verify,
 )
-from bioplaus_lite.runs.records import DATA, recorded, save_run
+from bioplaus_lite.runs.records import DATA, fingerprints_path, read_lines, recorded, save_run
 
 ON_FILE = on_file()
 
@@ -48,7 +49,7 @@ def test_every_record_of_the_catalogue_has_its_fingerprint():
         if "parameters" in record:
             assert ON_FILE[record["fingerprint"]]["setting"] == setting_of(record["parameters"]), name
             named.add(record["fingerprint"])
-    assert named == set(ON_FILE)
+    assert named == set(ON_FILE) == set(read_lines(fingerprints_path()).records)
     assert {ON_FILE[mark]["setting"]["rule"] for mark in named} == set(RULES)
 
 
@@ -287,7 +288,12 @@ def test_a_fingerprint_is_kept_once_and_only_a_new_training_replaces_it(tmp_path
     further = json.loads(json.dumps(made))
     further["losses"][0] *= 1.2
     third = keep(setting, further, {"commit": "e"}, tmp_path)
-    assert set(on_file(tmp_path)) == {second, third}
+    forget_spare(setting, tmp_path)
+    assert set(on_file(tmp_path)) == {second}  # no record named the third yet
+    assert keep(setting, further, {"commit": "e"}, tmp_path) == third
+    record("a", third)
+    forget_spare(setting, tmp_path)
+    assert set(on_file(tmp_path)) == {third}
     assert on_file(tmp_path)[third]["commit"] == "e"
     assert keep(small("dfa"), made, origin, tmp_path).partition("-")[0] == setting_key(small("dfa"))
 

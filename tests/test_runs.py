@@ -39,10 +39,10 @@ from bioplaus_lite.runs.records import (
     DATA,
     MixedRuns,
     broken_lines,
+    change_lines,
     load_runs,
     package_digest,
     path_of,
-    put_line,
     read_lines,
     recorded,
     save_run,
@@ -371,16 +371,19 @@ def test_seeds_of_other_parameters_are_not_mixed(tmp_path: Path):
         ('{"id": "r-0"}', "'r-0' stands on an earlier line"),
         ("<<<<<<< ours", "Expecting value"),
         ("\ufffd", "Expecting value"),
+        ('{"id": "r-9", "test_error": NaN}', "NaN is no number that JSON has"),
+        ('{"id": "r-9", "name": "\udcff"}', "surrogates not allowed"),
     ],
 )
 def test_a_torn_or_foreign_line_is_named_and_kept_and_hides_no_other(tmp_path: Path, line: str, why: str):
     path = save_run(record("r-0"), tmp_path)
-    path.write_text(f"{path.read_text()}{line}\n{json.dumps(record('r-2'))}\n")
+    more = f"{line}\n{json.dumps(record('r-2'))}\n".encode(errors="surrogateescape")  # the last line is not UTF-8
+    path.write_bytes(path.read_bytes() + more)
     with pytest.warns(UserWarning, match=rf"r\.jsonl, line 2 is no record: .*{re.escape(why)}"):
         assert load_runs("r-", tmp_path).id.tolist() == ["r-0", "r-2"]
     assert len(broken_lines(tmp_path)) == 1
     save_run(record("r-1"), tmp_path)
-    assert path.read_text().splitlines()[-1] == line
+    assert path.read_bytes().splitlines()[-1] == line.encode(errors="surrogateescape")
     assert list(recorded(tmp_path)) == ["r-0", "r-1", "r-2"]
 
 
@@ -539,7 +542,7 @@ def folders(tmp_path: Path) -> Folders:
 
 
 FINGERPRINT = {
-    "losses": [1.0], "gradients": [{}], "changes": {}, "measures": {}, "dtype": "float32", "diverged": None,
+    "losses": [1.0], "gradients": [{}], "changes": {}, "measures": {}, "single": None, "diverged": None,
 }  # fmt: skip
 
 
@@ -611,7 +614,9 @@ def test_records_without_a_fingerprint_or_of_another_notebook_are_broken(catalog
     assert state_of(second, folders) == State(
         "broken", f"{second.id}.ipynb belongs to another run", record_of(second, folders)
     )
-    put_line(path_of("small", data=folders.data), record_of(first, folders) | {"fingerprint": "none"})
+    change_lines(
+        path_of("small", data=folders.data), folders.data, put=record_of(first, folders) | {"fingerprint": "none"}
+    )
     assert state_of(first, folders).detail == "its fingerprint 'none' is not on file"
     assert do(runs, folders)[0] == [first.id, second.id]
     path = path_of("small", data=folders.data)
@@ -679,7 +684,7 @@ def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, f
     assert after == before | {"chosen": {"key": "optimizer.lr", "value": 1.0, "of": [1.0, 2.0, 3.0]}}
     assert not runner.pending(more.values(), folders)
     assert runner.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
-    assert runner.orphans([], folders) == []
+    assert len(runner.orphans([], folders)) == 6
     drop(first.trials[2], folders)
     assert do(more, folders, errors={3.0: 0.1})[0] == ["small-mnist-fa-lr3p0-s0", *more]  # now another rate is best
 
@@ -702,6 +707,32 @@ def test_runs_that_are_left_are_not_counted_as_done(tmp_path: Path, capsys, cata
     do(catalogue((LR, ", lr = 0.2")).runs, Folders.below(tmp_path / "out"))
     assert main(cli(tmp_path, "run", "--all", "--keep-old")) == 0
     assert "0 of 2 runs are done, 2 left as they are" in capsys.readouterr().out
+
+
+def test_a_trial_is_done_again_by_its_name(catalogue, folders: Folders, monkeypatch, tmp_path: Path, capsys):
+    catalogue(*SEARCH)
+    work = Stub(folders)
+    monkeypatch.setattr("bioplaus_lite.runs.__main__.here", lambda folders, threads: work)
+    words = ["--catalogue", str(tmp_path / "catalogue.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+    assert main(["run", "--all", *words]) == 0
+    work.did.clear()
+    assert main(["run", "small-mnist-fa-lr*", "--again", *words]) == 0
+    assert work.did == [f"small-mnist-fa-lr{value}-s0" for value in ("0p1", "1p0", "2p0")]
+    assert "3 of 3 runs are done" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["run", "--all", "--again", "--keep-old", *words])
+
+
+def test_whatever_cannot_be_stored_fails_that_run_alone(catalogue, folders: Folders, monkeypatch):
+    store = runner.store
+
+    def broken(run, *given):
+        if run.id.endswith("s0"):
+            raise KeyError("setting")
+        return store(run, *given)
+
+    monkeypatch.setattr(runner, "store", broken)
+    assert do(catalogue().runs, folders)[1] == {"small-mnist-fa-s0": "'setting'"}
 
 
 def test_a_trial_says_its_validation_error_and_a_run_that_diverged_says_so(catalogue):
@@ -796,7 +827,7 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_computed
     (tmp_path / "c.toml").write_text(SMALL)
     arguments = ["--catalogue", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert main(["run", "--all", *arguments]) == 1
-    assert f"cannot write to {tmp_path / 'out' / 'trainings'}: Not a directory" in capsys.readouterr().err
+    assert f"cannot write to {tmp_path / 'out' / 'runs'}: Not a directory" in capsys.readouterr().err
 
 
 def test_drafts_of_a_killed_process_are_removed_and_a_second_runner_is_refused(folders: Folders):
@@ -885,6 +916,8 @@ def test_a_run_from_template_to_record(tmp_path: Path, capsys):
     assert path.read_text() == before  # nothing is made green by asking
     assert main(["verify", "smal-*", *words]) == 1
     assert "nothing on record is called 'smal-*'" in capsys.readouterr().err
+    assert main(["verify", "--all", "--out", str(tmp_path / "empty")]) == 1
+    assert "there was nothing to compare" in capsys.readouterr().err
 
 
 def recorded_problems(path: Path, notebook: nbformat.NotebookNode) -> list[str]:
@@ -967,7 +1000,7 @@ if seed in {fails}:
 
 class Result:
     def _repr_mimebundle_(self, include=None, exclude=None):
-        fingerprint = {{"losses": [1.0], "gradients": [{{}}], "changes": {{}}, "measures": {{}}, "dtype": "float32",
+        fingerprint = {{"losses": [1.0], "gradients": [{{}}], "changes": {{}}, "measures": {{}}, "single": None,
                        "diverged": None}}
         result = {{"sizes": [1], "test_error": 0.5, "validation_error": 0.5, "seconds": 1.0, "commit": "c",
                   "diverged": False, "fingerprint": fingerprint}}

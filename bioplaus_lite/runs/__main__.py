@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 import os
 import subprocess
@@ -19,7 +18,16 @@ from tqdm import tqdm
 
 from bioplaus_lite.runs.catalogue import CATALOGUE, CatalogueError, Run, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file, verify
-from bioplaus_lite.runs.records import DATA, PURPOSES, ROOT, broken_lines, package_digest, provenance, recorded
+from bioplaus_lite.runs.records import (
+    DATA,
+    PURPOSES,
+    ROOT,
+    broken_lines,
+    package_digest,
+    parse_lines,
+    provenance,
+    recorded,
+)
 from bioplaus_lite.runs.runner import (
     Folders,
     State,
@@ -77,18 +85,25 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--jobs", type=_positive, metavar="N", help="runs at the same time; as many as processors")
     running.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of each run; 1")
     running.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, or its scheduler file")
-    running.add_argument("--again", action="store_true", help="do runs anew although they are done; not their trials")
-    running.add_argument(
-        "--keep-old", action="store_true", help="do not repeat what is on record, changed or broken"
-    )
+    old = running.add_mutually_exclusive_group()
+    old.add_argument("--again", action="store_true", help="do runs anew although they are done; their trials by name")
+    old.add_argument("--keep-old", action="store_true", help="do not repeat what is on record, changed or broken")
     return parser
 
 
 def _select(runs: dict[str, Run], patterns: Sequence[str]) -> list[Run]:
+    """The runs that the patterns name; a pattern that names none may name trials."""
+    if not patterns:
+        return list(runs.values())
+    trials = {trial.id: trial for run in runs.values() for trial in run.trials}
+    chosen: dict[str, Run] = {}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in runs):
+        found = [name for name in runs if fnmatchcase(name, pattern)]
+        found = found or [name for name in trials if fnmatchcase(name, pattern)]
+        if not found:
             raise CatalogueError(f"no run is called {pattern!r}; 'list' shows those there are")
-    return [run for name, run in runs.items() if not patterns or any(fnmatchcase(name, p) for p in patterns)]
+        chosen |= {name: runs.get(name) or trials[name] for name in found}
+    return list(chosen.values())
 
 
 def _list(runs: list[Run], folders: Folders) -> None:
@@ -137,40 +152,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Do what the command line says: 0 if all went well, 1 if not, 130 if interrupted."""
     parser = _parser()
     options = parser.parse_args(argv)
-    if options.command == "verify":
-        if bool(options.ids) == options.all:
-            parser.error("say what: IDs or --all")
-        return _verify(options.ids, options.out or DATA, options.jobs or cpus())
-    if options.command == "diff":
-        return _diff(options.commit, options.out or DATA)
-    out = options.out or (QUICK if options.quick else None)
-    template = options.template.resolve()
-    folders = Folders.below(out.resolve(), template) if out else Folders(template=template)
     try:
-        catalogue = read_catalogue(options.catalogue)
-        runs = dict(catalogue.runs)
-        if options.quick:
-            runs = {name: run.quick() for name, run in runs.items()}
-        if options.command == "list":
-            _list(_select(runs, options.ids), folders)
-            if not options.quick and (left := orphans(catalogue.runs.values(), folders)):
-                print(f"on record, but not in the catalogue: {', '.join(left)}")
-            for line in broken_lines(folders.data):
-                print(line)
-            return 0
-        if bool(options.ids) == options.all:
-            parser.error("say which runs: IDs or --all")
-        selected = _select(runs, options.ids)
-        if options.quick and options.all:  # whether everything runs, one seed says as well as three
-            selected = list({(run.group, run.parameters["dataset"], run.name): run for run in selected[::-1]}.values())
-            selected.reverse()
-        return _run(selected, folders, options)
+        if options.command == "verify":
+            if bool(options.ids) == options.all:
+                parser.error("say what: IDs or --all")
+            return _verify(options.ids, options.out or DATA, options.jobs or cpus())
+        if options.command == "diff":
+            return _diff(options.commit, options.out or DATA)
+        return _list_or_run(parser, options)
     except (CatalogueError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, and the same command does the rest", file=sys.stderr)
         return 130
+
+
+def _list_or_run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    out = options.out or (QUICK if options.quick else None)
+    template = options.template.resolve()
+    folders = Folders.below(out.resolve(), template) if out else Folders(template=template)
+    catalogue = read_catalogue(options.catalogue)
+    runs = dict(catalogue.runs)
+    if options.quick:
+        runs = {name: run.quick() for name, run in runs.items()}
+    if options.command == "list":
+        _list(_select(runs, options.ids), folders)
+        if not options.quick and (left := orphans(catalogue.runs.values(), folders)):
+            print(f"on record, but not in the catalogue: {', '.join(left)}")
+        for line in broken_lines(folders.data):
+            print(line)
+        return 0
+    if bool(options.ids) == options.all:
+        parser.error("say which runs: IDs or --all")
+    selected = _select(runs, options.ids)
+    if options.quick and options.all:  # whether everything runs, one seed says as well as three
+        selected = list({(run.group, run.parameters["dataset"], run.name): run for run in selected[::-1]}.values())
+        selected.reverse()
+    return _run(selected, folders, options)
 
 
 def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
@@ -199,14 +218,17 @@ def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
                 tqdm.write(f"differs: {names[0]}{rest}: {'; '.join(differences[:3])}{more}")
     for name in lost:
         print(f"no fingerprint: {name}")
-    for line in broken_lines(data):
+    torn = broken_lines(data)
+    for line in torn:
         print(line)
     count = sum(map(len, users.values()))
     print(f"{count - apart} of {count + len(lost)} records agree with the code: {len(users)} settings, "
           f"{time.monotonic() - begin:.0f} s")  # fmt: skip
     if unverified:
         print(f"not verified, as scripts made them without a setting: {len(unverified)}")
-    return 1 if apart or lost else 0
+    if not users:
+        print("there was nothing to compare", file=sys.stderr)
+    return 1 if apart or lost or torn or not users else 0
 
 
 def _diff(commit: str, data: Path) -> int:
@@ -220,15 +242,11 @@ def _diff(commit: str, data: Path) -> int:
     try:
         folders = [f"{folder}/" for folder in PURPOSES.values()]
         for name in git("ls-tree", "-r", "--name-only", commit, *folders).splitlines():
-            for line in git("show", f"{commit}:./{name}").splitlines():
-                record = json.loads(line)
-                old[record["id"]] = record
+            if name.endswith(".jsonl"):
+                old |= parse_lines(git("show", f"{commit}:./{name}")).records
     except (OSError, subprocess.CalledProcessError) as error:
         said = (getattr(error, "stderr", "") or str(error)).strip().splitlines()
         print(f"git cannot say what {commit!r} has on record: {said[-1] if said else error}", file=sys.stderr)
-        return 1
-    except (ValueError, KeyError, TypeError) as error:
-        print(f"{commit!r} holds a line that is no record: {error!r}", file=sys.stderr)
         return 1
     new = recorded(data)
     shown = 0

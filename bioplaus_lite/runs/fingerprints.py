@@ -5,7 +5,8 @@ code that made the record: losses, gradients, changes of weights, measures. Code
 while it gives the same fingerprint, the record is its result. Nothing here compares source text.
 
 A fingerprint is made with a training, by the process that trained. Nothing else replaces it: a check that could be
-made green by making it again would check nothing.
+made green by making it again would check nothing. (The records that are older than this module got theirs once, when
+the source of the code, networks, rules, training and measures, was still that of each record, digest by digest.)
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from torch import Tensor
 from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.rules import LearningRule, SegregatedCompartments
 from bioplaus_lite.runs.recipe import Measures, build_network, build_rule, optimizer_from, scheduler_from
-from bioplaus_lite.runs.records import DATA, fingerprints_path, put_line, read_lines, recorded
+from bioplaus_lite.runs.records import DATA, change_lines, fingerprints_path, read_lines, recorded
 from bioplaus_lite.training import fit
 
-__all__ = ["STEPS", "compare", "fingerprint", "keep", "on_file", "setting_key", "setting_of", "verify"]
+__all__ = [
+    "STEPS", "compare", "fingerprint", "forget_spare", "keep", "on_file", "setting_key", "setting_of", "verify",
+]  # fmt: skip
 
 STEPS = 20
 HELD_OUT, BATCH, ONLINE_BATCH = 1000, 100, 20
@@ -39,6 +42,8 @@ SETTING = (
     "rule", "dataset", "subset", "network", "options", "optimizer", "schedule", "turns", "batch_size", "validation",
 )  # fmt: skip
 
+#: What a line on file holds besides its id and who made it.
+PARTS = {"setting", "losses", "gradients", "changes", "measures", "single", "diverged"}
 #: How far apart two fingerprints of the same code may be: relative, and of angles in degrees. The steps are taken in
 #: double precision, since a training in single precision amplifies the rounding of its processor: twenty steps at a
 #: large rate leave no digit of it. Numbers below ``FLOOR`` are nothing but rounding.
@@ -216,7 +221,8 @@ def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def on_file(data: Path = DATA) -> dict[str, dict[str, Any]]:
     """The fingerprints on file by id, ``<setting>-<content>``, each with its setting and who made it."""
-    return read_lines(fingerprints_path(data)).records
+    lines = read_lines(fingerprints_path(data)).records
+    return {name: line for name, line in lines.items() if PARTS <= set(line)}
 
 
 def keep(
@@ -233,16 +239,22 @@ def keep(
         origin: who made it, see :func:`~bioplaus_lite.runs.records.provenance`.
         data: the folder of the records.
     """
-    key = setting_key(parameters)
-    old = {name: line for name, line in on_file(data).items() if line["setting"] == setting_of(parameters)}
-    for name, line in old.items():
-        if not compare(line, made):
+    setting = setting_of(parameters)
+    for name, line in on_file(data).items():
+        if line["setting"] == setting and not compare(line, made):
             return name
-    named = {record.get("fingerprint") for record in recorded(data).values()}
     content = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
-    line = {"id": f"{key}-{content}", "setting": setting_of(parameters), **made, **origin}
-    put_line(fingerprints_path(data), line, without=set(old) - named)
+    line = {"id": f"{setting_key(parameters)}-{content}", "setting": setting, **made, **origin}
+    change_lines(fingerprints_path(data), data, put=line)
     return line["id"]
+
+
+def forget_spare(parameters: Mapping[str, Any], data: Path = DATA) -> None:
+    """Take fingerprints of a setting that no record names any more from file."""
+    named = {record.get("fingerprint") for record in recorded(data).values()}
+    setting = setting_of(parameters)
+    if spare := [name for name, line in on_file(data).items() if line["setting"] == setting and name not in named]:
+        change_lines(fingerprints_path(data), data, drop=spare)
 
 
 def _differences(line: Mapping[str, Any]) -> list[str]:

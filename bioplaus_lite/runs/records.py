@@ -28,9 +28,9 @@ import pandas as pd
 import torch
 
 __all__ = [
-    "DATA", "PURPOSES", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "fingerprints_path", "load_runs",
-    "locked", "package_digest", "path_of", "provenance", "put_line", "read_lines", "recorded", "refuse_mixed",
-    "save_run", "write",
+    "DATA", "PURPOSES", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "change_lines",
+    "fingerprints_path", "load_runs", "locked", "package_digest", "parse_lines", "path_of", "provenance", "read_lines",
+    "recorded", "refuse_mixed", "save_run", "write",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +103,8 @@ def write(path: Path, text: str) -> None:
     draft = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("w", encoding="utf-8", newline="\n") as file:
+        # A line that is not UTF-8 was read with its bytes escaped, and goes back as it came.
+        with draft.open("w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -159,19 +160,27 @@ def read_lines(path: Path) -> Lines:
 
 @lru_cache(maxsize=64)
 def _parsed(path: Path, *_state: int) -> Lines:
+    return parse_lines(path.read_text("utf-8", errors="surrogateescape"))
+
+
+def parse_lines(text: str) -> Lines:
+    """Read records from text, a line each."""
     lines = Lines({}, [])
-    for number, line in enumerate(path.read_text("utf-8", errors="replace").split("\n"), 1):
-        if not line.strip():
-            continue
-        if why := _add(line, lines.records):
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and (why := _add(line, lines.records)):
             lines.broken.append((number, line, why))
     return lines
+
+
+def _no_number(name: str) -> float:
+    raise ValueError(f"{name} is no number that JSON has")
 
 
 def _add(line: str, records: dict[str, dict[str, Any]]) -> str:
     """Add a line to the records; or say why it is none."""
     try:
-        record = json.loads(line)
+        line.encode()
+        record = json.loads(line, parse_constant=_no_number)
     except ValueError as error:
         return str(error)
     if not isinstance(record, dict) or not isinstance(record.get("id"), str):
@@ -207,19 +216,24 @@ def _not_finite(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
         yield place, value
 
 
-def put_line(path: Path, record: Mapping[str, Any], *, without: Iterable[str] = ()) -> None:
-    """Put a record in its place in a file, instead of the one with its ``id`` and of those called ``without``.
+def change_lines(path: Path, data: Path, *, put: Mapping[str, Any] | None = None, drop: Iterable[str] = ()) -> None:
+    """Put a record in its place in a file, instead of the one with its ``id``, and take others out.
+
+    Args:
+        path: the file.
+        data: the folder of the records. Whoever writes any of them holds its lock.
+        put: the record.
+        drop: ids.
 
     Raises:
-        ValueError: it holds a number that is not finite.
+        ValueError: the record holds a number that is not finite.
         OSError: the file cannot be written; the old one is whole.
     """
-    new = _as_line(record)
-    with locked(path.parent):
+    new = {put["id"]: _as_line(put)} if put else {}
+    with locked(data):
         old = read_lines(path)
-        kept = {name: one for name, one in old.records.items() if name not in without} | {record["id"]: record}
-        ordered = [new if name == record["id"] else _as_line(kept[name]) for name in sorted(kept)]
-        write(path, "\n".join([*ordered, *(line for _, line, _ in old.broken)]) + "\n")
+        kept = {name: _as_line(record) for name, record in old.records.items() if name not in drop} | new
+        write(path, "\n".join([*(kept[name] for name in sorted(kept)), *(line for _, line, _ in old.broken), ""]))
 
 
 # ------------------------------------------------------------------------------------------------------- of trainings
@@ -271,7 +285,7 @@ def save_run(record: Mapping[str, Any], data: Path = DATA) -> Path:
         if not isinstance(record[key], str) or not _NAME.fullmatch(record[key]):
             raise ValueError(f"a run's {key} has lower-case letters, digits, - and _, not {record[key]!r}")
     path = path_of(record["group"], record.get("parameters", {}).get("purpose", "result"), data)
-    put_line(path, record)
+    change_lines(path, data, put=record)
     return path
 
 

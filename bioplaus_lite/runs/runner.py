@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from bioplaus_lite.plots import LABELS
 from bioplaus_lite.runs.catalogue import Run
-from bioplaus_lite.runs.fingerprints import keep, on_file
+from bioplaus_lite.runs.fingerprints import forget_spare, keep, on_file
 from bioplaus_lite.runs.notebooks import RunError, execute
 from bioplaus_lite.runs.records import (
     DATA,
@@ -47,6 +47,7 @@ __all__ = [
 
 NOTEBOOKS = ROOT / "_build" / "trainings"
 ORIGIN = ("commit", "versions", "machine")
+NEEDED = ("parameters", "fingerprint", "test_error", "validation_error", "wall_seconds", "diverged")
 
 MIN_FREE = 20_000_000  # bytes that must be free before anything is computed
 MAX_BARS = 8
@@ -95,13 +96,12 @@ class Folders:
         Raises:
             StoreError: a folder cannot be written to, has no room, or another runner is at work in it.
         """
-        stores = {path_of("", purpose, self.data).parent for purpose in PURPOSES} | {self.data}
+        results, searches = (path_of("", purpose, self.data).parent for purpose in PURPOSES)
         with ExitStack() as stack:
-            with _saying(self.notebooks):
-                stack.enter_context(locked(self.notebooks, wait=False))  # to the end: one runner at a time
-                _make_ready(self.notebooks)
-            for folder in sorted(stores):
-                with _saying(folder), locked(folder):  # for now: others may put their records there too
+            with _saying(results):
+                stack.enter_context(locked(results, wait=False))  # to the end: one runner at a time
+            for folder in (results, searches, self.data, self.notebooks, *([self.examples] if self.examples else [])):
+                with _saying(folder), locked(self.data):  # for now: others may put their records there too
                     _make_ready(folder)
             yield
 
@@ -118,7 +118,8 @@ def _saying(folder: Path) -> Iterator[None]:
 
 
 def _make_ready(folder: Path) -> None:
-    """Remove drafts of processes that were killed, and see whether there is room; the folder is locked."""
+    """Remove drafts of processes that were killed, and see whether there is room; nobody else is writing."""
+    folder.mkdir(parents=True, exist_ok=True)
     for draft in folder.glob("*.part"):
         draft.unlink()
     write(folder / ".probe", "")
@@ -136,10 +137,10 @@ class State:
     """How a run stands.
 
     Attributes:
-        name: ``done``, ``missing``, ``changed`` (other parameters), ``broken`` (its record is torn, has no fingerprint
-            or does not belong to the notebook that the book shows), ``waits`` (for its search) or ``failed`` (its
-            search did). Whether the code still does what a record says is not asked here: that takes seconds a run,
-            see :func:`~bioplaus_lite.runs.fingerprints.verify`.
+        name: ``done``, ``missing``, ``changed`` (other parameters), ``broken`` (its record lacks something, such as its
+            fingerprint on file, or does not belong to the notebook that the book shows), ``waits`` (for its search) or
+            ``failed`` (its search did). Whether the code still does what a record says is not asked here: that takes
+            seconds a run, see :func:`~bioplaus_lite.runs.fingerprints.verify`.
         detail: in words.
         record: what is on record, if anything.
     """
@@ -170,8 +171,8 @@ def state_of(run: Run, folders: Folders) -> State:
     record = record_of(run, folders)
     if record is None:
         return State("missing")
-    if not {"parameters", "fingerprint", "test_error", "validation_error", "wall_seconds", "diverged"} <= set(record):
-        return State("broken", "it is no record of a run of the catalogue")
+    if lacks := [name for name in NEEDED if name not in record]:
+        return State("broken", f"its record lacks {', '.join(lacks)}")
     old, new = _flat(record["parameters"]), _flat(json.loads(json.dumps(run.parameters)))
     changes = [f"{key} {old.get(key)!r} → {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
     if changes:
@@ -220,15 +221,13 @@ def orphans(runs: Iterable[Run], folders: Folders) -> list[str]:
     """Ids on record that the catalogue no longer knows: their run, or their value of a search, was taken out of it.
 
     Args:
-        runs: all of the catalogue. Records of groups that it never had are left alone.
+        runs: all of the catalogue. Records of scripts, which have no parameters, are left alone.
         folders: where the records lie.
     """
-    known, groups = set(), set()
-    for run in runs:
-        known |= {run.id, *(trial.id for trial in run.trials)}
-        groups.add(run.group)
-    on_record = recorded(folders.data)
-    return sorted(name for name, record in on_record.items() if name not in known and record.get("group") in groups)
+    known = {name for run in runs for name in (run.id, *(trial.id for trial in run.trials))}
+    return sorted(
+        name for name, record in recorded(folders.data).items() if name not in known and "parameters" in record
+    )
 
 
 def _chosen(run: Run) -> dict[str, Any]:
@@ -281,11 +280,13 @@ def store(run: Run, text: str, result: Mapping[str, Any], folders: Folders) -> N
         if example:
             record["notebook"] = _checksum(text)
         save_run(record, folders.data)
+        forget_spare(p, folders.data)
         if p["purpose"] == "result":
             path = notebook
             write(path, text)
     except OSError as error:
-        raise StoreError(f"{run.id} was computed, but {path} cannot be written: {error.strerror or error}") from error
+        where = error.filename or path
+        raise StoreError(f"{run.id} was computed, but {where} cannot be written: {error.strerror or error}") from error
 
 
 # -------------------------------------------------------------------------------------------------------- the work
@@ -402,7 +403,7 @@ class Ended:
 
     Attributes:
         failed: ``{id: why}``, trials of their searches among them.
-        left: ids of those that are on record with other parameters or other code, and were left so.
+        left: ids of those that are on record with other parameters, or broken, and were left so.
     """
 
     failed: Mapping[str, str]
@@ -424,8 +425,7 @@ def run_all(
         runs: of the catalogue.
         folders: where results go; call this inside ``folders.ours()``.
         work: :func:`here` or :func:`on_dask`.
-        keep_old: leave alone what is on record with other parameters or other code, or with a notebook of another run,
-            instead of doing it again.
+        keep_old: leave alone what is on record with other parameters, or broken, instead of doing it again.
         again: do the runs anew although they are done; not the trials of their searches.
         say: where lines about the runs go.
 
@@ -466,7 +466,7 @@ def _note_choice(run: Run, record: Mapping[str, Any], folders: Folders) -> None:
     """Of a run that is done, put on record which values were tried: there may be others now, and the same choice."""
     if (new := json.loads(json.dumps(_chosen(run)))) != {k: v for k, v in record.items() if k == "chosen"}:
         try:
-            save_run({**record, **new}, folders.records)
+            save_run({**record, **new}, folders.data)
         except OSError as error:
             path = path_of(run.group, run.parameters["purpose"], folders.data)
             raise StoreError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -483,8 +483,10 @@ def _do(runs: list[Run], folders: Folders, work: Worker) -> dict[str, str]:
                 text, record, warnings = result
                 store(run, text, record, folders)
                 said = "\n".join([_said(run, record), *(f"  its notebook warns: {line}" for line in warnings[:5])])
-            except RunError as error:
-                failed[run.id] = str(error).splitlines()[0]
+            except StoreError:
+                raise
+            except Exception as error:  # of this run, whatever it is: the others go on
+                failed[run.id] = (str(error) or repr(error)).splitlines()[0]
                 said = f"{run.id} failed: {error}"
             display.ended(run.id, said)
     finally:

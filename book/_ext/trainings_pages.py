@@ -45,9 +45,10 @@ def name_of(record: Mapping[str, Any]) -> str:
 
 def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Records]:
     """Seeds of one run: the data sets as the book has them, the runs as the catalogue has them."""
-    sets, runs = list(TITLES), [name for table in catalogued().values() for name in table["runs"]]
+    sets, tables = list(TITLES), catalogued()
 
     def place(record: dict[str, Any]) -> tuple:
+        runs = list(tables.get(record["group"], {"runs": ()})["runs"])
         named = [name for name in runs if f"{name_of(record)}-".startswith(f"{name}-")]
         entry = runs.index(max(named, key=len)) if named else len(runs)
         return sets.index(record["dataset"]), entry, record["id"]
@@ -63,13 +64,18 @@ def anchor(records: Records) -> str:
     return re.sub(r"-s\d+$", "", records[0]["id"])
 
 
+def spiking(record: Mapping[str, Any]) -> bool:
+    """Whether a network was tested with spikes."""
+    return "spiking_accuracy" in record.get("metrics", {}).get("rule", {})
+
+
 def test_errors(record: Mapping[str, Any]) -> tuple[list[float], list[float]]:
     """Epochs and test errors in per cent, with spikes if the network is tested with spikes."""
     if "metrics" not in record:
         errors = record["curves"]["test_error"]
         return [record["epochs"] * i / (len(errors) - 1) for i in range(len(errors))], [100 * e for e in errors]
     curves = record["metrics"]
-    split = curves["rule"] if "spiking_accuracy" in curves.get("rule", {}) else curves["test"]
+    split = curves["rule"] if spiking(record) else curves["test"]
     return split["epoch"], [100 * (1 - a) for a in split.get("spiking_accuracy") or split["accuracy"]]
 
 
@@ -151,6 +157,11 @@ def without(record: Mapping[str, Any], key: str) -> tuple[dict[str, Any], Any]:
     return setting, table.pop(last)
 
 
+def said(value: Any) -> bool:
+    """Whether a setting says something: what is left at nothing does not."""
+    return value is not False and value not in (None, [], {})
+
+
 class _OfAGroup(SphinxDirective):
     """What the directives of a group share: its records, and Markdown as content."""
 
@@ -181,8 +192,7 @@ class _OfAGroup(SphinxDirective):
 class Runs(_OfAGroup):
     """``{runs} GROUP``: what the catalogue says about a group, and a table of its recorded trainings.
 
-    One row for each network, rule and data set: the test error of each seed, their mean, and what else a reader has to
-    know of them.
+    One row for each run and data set: the test error of each seed, their mean, and what else a reader has to know.
     """
 
     def run(self) -> list[nodes.Node]:
@@ -199,7 +209,7 @@ class Runs(_OfAGroup):
                 refuse_mixed(f"of {group}", results)
         except MixedRuns as error:
             raise self.error(str(error)) from error
-        heads = ("data", "run", "network", "epochs", "test error of each seed (%)", "mean", "seconds")
+        heads = ("data", "run", "units", "epochs", "test error, seed by seed (%)", "mean", "seconds")
         lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for (dataset, name), records in by_run(results).items():
             errors = [100 * record["test_error"] for record in records]
@@ -220,7 +230,8 @@ class Runs(_OfAGroup):
             else "**Not verified**: a script made these, with what the catalogue cannot say, so whether the code of "
             "today still gives them is not checked."
         )
-        said = f"{len(results)} trainings{searched}, {seconds / 3600:.1f} hours of one core."
+        said = "*Seconds*: from start to end, measuring included, mean of the seeds. "
+        said += f"{len(results)} trainings{searched}, {seconds / 3600:.1f} hours on one core that was sometimes shared."
         said += f" Computed by commit {commits}."
         return [*about, self.markdown([*lines, "", f"{said} {verified}"], "recorded-runs")]
 
@@ -233,16 +244,18 @@ class RunsCurves(_OfAGroup):
         for dataset in dict.fromkeys(dataset for dataset, _ in runs):
             own = {name: records for (d, name), records in runs.items() if d == dataset}
             ends = [statistics.mean(record["test_error"] for record in records) for records in own.values()]
-            where = f"{TITLES[dataset]}: learning curves of {len(own)} runs"
+            where = f"{TITLES[dataset]}: learning curves of {len(own)} run{'s' if len(own) > 1 else ''}"
             alt = (
                 f"{where}, a panel each: error in per cent against epochs. "
                 f"Test errors end between {100 * min(ends):.1f} and {100 * max(ends):.1f} per cent."
             )
             svg = draw(own).replace("<svg ", f'<svg role="img" aria-label="{html.escape(alt)}" ', 1)
             drawn = any(training_errors(record) for records in own.values() for record in records)
-            dotted = "; dotted: on training images" if drawn else ""
-            caption = f"{where}. Lines: error on the test images, one a seed{dotted}. "
-            caption += "Beside the name: the last test error, mean of the seeds."
+            caption = f"{where}, on a logarithmic axis. Lines: error on the test images, one a seed"
+            if any(spiking(record) for records in own.values() for record in records):
+                caption += " (of spiking networks with spikes)"
+            caption += "; dotted: on a sample of the training images, without spikes" if drawn else ""
+            caption += ". Beside the name: the last test error, mean of the seeds."
             figure = f'<figure class="learning-curves">{svg}<figcaption>{html.escape(caption)}</figcaption></figure>'
             made.append(nodes.raw("", figure, format="html"))
         return made or [nodes.paragraph(text="There is nothing to draw yet.")]
@@ -261,12 +274,12 @@ class RunsSettings(_OfAGroup):
             return []
         every = [record["parameters"] for record in results]
         same = {k: v for k, v in every[0].items() if k not in self.ALWAYS and all(p[k] == v for p in every)}
-        shared = ", ".join(f"{key} {plain(value)}" for key, value in same.items() if value not in (None, [], {}, False))
+        shared = plain({key: value for key, value in same.items() if said(value)})
         heads = ("data", "run", "rule", *self.COLUMNS, "else")
         lines = [f"The same for all: {shared}.", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for (dataset, name), records in by_run(results).items():
             p = records[0]["parameters"]
-            rest = {k: v for k, v in p.items() if k not in (*self.ALWAYS, *same) and v not in (None, [], {}, False)}
+            rest = {k: v for k, v in p.items() if k not in (*self.ALWAYS, *same) and said(v)}
             cells = (TITLES[dataset], name, p["rule"], *(plain(p[column]) for column in self.COLUMNS), plain(rest))
             lines.append(f"| {' | '.join(cells)} |")
         made: list[nodes.Node] = [self.markdown(lines, "recorded-runs settings")]
@@ -308,8 +321,8 @@ class RunsCost(SphinxDirective):
         records = [record for record in recorded().values() if "parameters" in record]
         trials = sum(record["parameters"]["purpose"] == "search" for record in records)
         hours = sum(record["wall_seconds"] for record in records) / 3600
-        text = f"On record are {len(records) - trials} trainings and {trials} trials of searches, "
-        text += f"{hours:.0f} hours of one core that other work sometimes shared."
+        text = f"On record are {len(records) - trials} trainings of the catalogue and {trials} trials of searches, "
+        text += f"{hours:.0f} hours on one core that other work sometimes shared."
         return [nodes.paragraph(text=text)]
 
 
