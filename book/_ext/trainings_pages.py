@@ -157,7 +157,7 @@ def without(record: Mapping[str, Any], key: str) -> tuple[dict[str, Any], Any]:
     return setting, table.pop(last)
 
 
-def said(value: Any) -> bool:
+def speaks(value: Any) -> bool:
     """Whether a setting says something: what is left at nothing does not."""
     return value is not False and value not in (None, [], {})
 
@@ -274,12 +274,12 @@ class RunsSettings(_OfAGroup):
             return []
         every = [record["parameters"] for record in results]
         same = {k: v for k, v in every[0].items() if k not in self.ALWAYS and all(p[k] == v for p in every)}
-        shared = plain({key: value for key, value in same.items() if said(value)})
+        shared = plain({key: value for key, value in same.items() if speaks(value)})
         heads = ("data", "run", "rule", *self.COLUMNS, "else")
         lines = [f"The same for all: {shared}.", "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
         for (dataset, name), records in by_run(results).items():
             p = records[0]["parameters"]
-            rest = {k: v for k, v in p.items() if k not in (*self.ALWAYS, *same) and said(v)}
+            rest = {k: v for k, v in p.items() if k not in (*self.ALWAYS, *same) and speaks(v)}
             cells = (TITLES[dataset], name, p["rule"], *(plain(p[column]) for column in self.COLUMNS), plain(rest))
             lines.append(f"| {' | '.join(cells)} |")
         made: list[nodes.Node] = [self.markdown(lines, "recorded-runs settings")]
