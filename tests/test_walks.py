@@ -37,7 +37,7 @@ def walk(network: MLP) -> dict:
 def pixels(panel: dict, step: int) -> np.ndarray:
     """The picture of a step, back from levels to values."""
     levels = np.frombuffer(base64.b64decode(panel["frames"][step]), np.uint8)
-    low, high = panel["vlim"]
+    low, high = map(float, panel["vlim"])  # whole numbers are integers, which NumPy would keep in 8 bits
     return (low + (high - low) * levels / 255).reshape(panel["rows"], panel["cols"])
 
 
