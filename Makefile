@@ -92,10 +92,10 @@ unit: $(STAMP)  ## the tests that need neither the built site nor a browser
 	@echo "== pytest"
 	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q -n auto --dist worksteal -m "not browser and not live"
 
-nbval: $(STAMP)  ## execute every notebook and compare all stored outputs
+nbval: $(STAMP)  ## execute every notebook with another instruction set (ISA=name) and compare all stored outputs
 	@echo "== nbval"
-	@TQDM_DISABLE=1 $(BIN)/python -m pytest -q --nbval --nbval-current-env \
-	  --nbval-sanitize-with tests/nbval.cfg --ignore-glob='*/trainings/*-s[0-9]*.ipynb' book
+	@TQDM_DISABLE=1 $(BIN)/python book/_tools/instructions.py $(ISA) -- $(BIN)/python -m pytest -q -n 2 --dist loadfile \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval.cfg --ignore-glob='*/trainings/*-s[0-9]*.ipynb' book
 
 # From stored outputs, which `nbval` has compared with new ones. All pages anew: one that is not read again could hide
 # its warning.

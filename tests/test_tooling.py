@@ -17,6 +17,7 @@ from pathlib import Path
 
 import conftest
 import execute
+import instructions
 import nbformat
 import numpy as np
 import pytest
@@ -403,3 +404,50 @@ def test_what_the_package_imports_is_what_it_asks_for():
                 imported.add(node.module.partition(".")[0])
     foreign = imported - set(sys.stdlib_module_names) - {"bioplaus_lite"}
     assert {names.get(name, name) for name in foreign} <= asked
+
+
+# --- instruction sets ----------------------------------------------------------------------------------------
+
+
+def test_the_commit_chooses_an_instruction_set_and_a_name_overrules_it():
+    names = ["a", "b", "c"]
+    hashes = [f"{7919 * k:040x}" for k in range(30)]
+    assert {instructions.choose(names, None, commit) for commit in hashes} == set(names)
+    assert [instructions.choose(names, None, commit) for commit in hashes] == [names[7919 * k % 3] for k in range(30)]
+    assert instructions.choose(names, None, "") == "a"  # without git
+    assert {instructions.choose(names, "c", commit) for commit in hashes} == {"c"}
+    with pytest.raises(ValueError, match="no setting 'd'; there are a, b, c"):
+        instructions.choose(names, "d", hashes[0])
+
+
+def test_a_setting_is_offered_where_the_processor_has_its_instructions(tmp_path: Path):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("flags : fpu sse4_2 avx avx2\n")
+    assert list(instructions.offered("x86_64", cpuinfo)) == ["free", "sse", "intel", "amd"]
+    cpuinfo.write_text("flags : fpu sse4_2 avx avx2 avx512f avx512dq\n")
+    assert list(instructions.offered("x86_64", cpuinfo)) == list(instructions.X86_64)
+    assert list(instructions.offered("x86_64", tmp_path / "none")) == ["free"]
+    assert list(instructions.offered("aarch64", cpuinfo)) == list(instructions.ALL)
+
+
+def test_a_setting_replaces_every_other():
+    """Also what the Makefile exports: in ``free`` nothing of it is left."""
+    given = dict.fromkeys(("MKL_CBWR", "ATEN_CPU_CAPABILITY", "NUMBA_CPU_NAME", "HOME"), "x")
+    assert instructions.environment({}, given) == {"HOME": "x"}
+    assert instructions.environment({"MKL_CBWR": "AVX2"}, given) == {"HOME": "x", "MKL_CBWR": "AVX2"}
+
+
+def test_a_command_is_run_with_its_setting():
+    command = [sys.executable, str(ROOT / "book/_tools/instructions.py")]
+    show = ["--", sys.executable, "-c", "import os; print(os.environ.get('MKL_CBWR'))"]
+    env = {**os.environ, "MKL_CBWR": "AVX2"}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command, *arguments], env=env, capture_output=True, text=True, timeout=60)
+
+    assert run("free", *show).stdout == "instruction set: free; this one again: make nbval ISA=free\nNone\n"
+    assert re.match(r"instruction set: (\S+); this one again: make nbval ISA=\1\n", run(*show).stdout)
+    for arguments, complaint in ((("mmx", *show), "there is no setting 'mmx'; there are free"), (("free",), "usage")):
+        result = run(*arguments)
+        assert (result.returncode, result.stdout) == (2, "") and complaint in result.stderr
+    assert "instructions.py sse -- " in make("-n", "nbval", "ISA=sse").stdout

@@ -158,11 +158,45 @@ def test_twenty_steps_stay_small():
     assert len(json.dumps(digits)) < 30_000
 
 
-def test_numbers_keep_four_significant_digits_and_whole_numbers_all():
-    panel = lines("A", [0, 58_321], {"a": [0.123456, -98765.4], "b": [3.0, 1e-7 / 3]}, "x", "y")
+def test_numbers_have_the_decimals_that_the_largest_of_their_panel_needs():
+    panel = lines("A", [0, 58_321], {"a": [0.123456, -98.7654], "b": [3.0, 1e-7 / 3]}, "x", "y")
     assert panel["x"] == [0, 58_321]
-    assert panel["curves"][0]["y"] == [0.1235, -98770]
-    assert json.dumps(panel["curves"][1]["y"]) == "[3, 3.333e-08]"
+    assert panel["curves"][0]["y"] == [0.12, -98.77]
+    assert json.dumps(panel["curves"][1]["y"]) == "[3, 0]"
+    assert bars("A", ["a", "b"], [[58_321, 0.5]], "y")["values"] == [[58_321, 0]]  # whole numbers are never cut
+    rows = [[["a", 123.456, 1e-9 / 3], ["b", 1e-4 / 3, "none"]]]
+    assert table("A", ["row", "x", "y"], rows)["rows"] == [[["a", 123.5, 3.333e-10], ["b", 0, "none"]]]
+
+
+def test_what_rounding_leaves_of_zero_is_not_sent():
+    """A processor rounds in its own way: data of which nothing but that differs give the same panel to the bit."""
+    rng = np.random.default_rng(0)
+    exact = np.round(rng.normal(size=(STEPS, 2, 2)), 3)
+    exact[:, 0] = 0  # an angle, a limit or an image that is zero but for rounding
+    exact[0, 1] = 1, -1  # a power of ten, from below and from above
+    exact = exact.clip(-1, 1)
+
+    def panels(noise: float) -> list[dict]:
+        moved = exact + noise * rng.choice([-1.0, 1.0], exact.shape)
+        flat = moved.reshape(STEPS, 4)
+        return [
+            lines("A", EPOCHS, {"zero": flat[:, 0], "one": flat[:, 2]}, "x", "y"),
+            lines("A", EPOCHS, {"one": flat[:, 2]}, "x", "y", ylim=(-flat.max(), 1 + flat.max()), hline=flat[0, 2]),
+            bars("A", list("abcd"), flat, "y"), scatter("A", moved[:, 0], moved[:, 1], "x", "y"),
+            vectors("A", {"zero": moved[:, 0], "one": moved[:, 1]}, "x", "y", origin={"one": moved[:, 0]}),
+            image("A", moved, "noise"), image("A", moved, "noise", cmap="sequential"),
+            table("A", ["row", "x"], [[["a", a], ["b", b]] for a, b in moved[:, :, 0]]),
+            diagram("A", {"a": (0, 0), "b": (0, 1)}, moved[:, 1], {}, "two nodes"),
+        ]  # fmt: skip
+
+    for _ in range(5):
+        assert json.dumps(panels(1e-9)) == json.dumps(panels(0.0))
+
+
+def test_a_node_keeps_figures_of_its_own_within_its_scale():
+    values = np.array([[2.0, 0.00123456, 5e-9], [1.0, 1e-13, 0.0]])
+    nodes, scales = {"a": (0, 0), "b": (0, 1), "c": (1, 1)}, {"all": (2.0, ["a", "b"]), "small": (1e-8, ["c"])}
+    assert diagram("A", nodes, values, {}, "nodes", scales=scales)["values"] == [[2, 0.001235, 5e-9], [1, 0, 0]]
 
 
 def test_lists_arrays_and_tensors_are_the_same():

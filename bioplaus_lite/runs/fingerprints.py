@@ -92,7 +92,7 @@ def _shipped(name: str) -> Dataset:
 def fingerprint(
     parameters: Mapping[str, Any], *, built: Callable[[LearningRule], None] = lambda rule: None
 ) -> dict[str, Any]:
-    """Take the first :data:`STEPS` steps of a setting, in each of its phases, and say what they did.
+    """Take the first twenty steps of a setting, in each of its phases, and say what they did.
 
     The data are the shipped images, split as the run splits the full set, with at most 1,000 images held out. A batch
     has at most 100 examples, or 20 for a rule that learns online. A schedule counts steps in place of epochs, so that
@@ -100,7 +100,7 @@ def fingerprint(
     whatever the setting has; what it has is asked for its first loss and its first gradients.
 
     Args:
-        parameters: of a run; those in :data:`SETTING` count.
+        parameters: of a run; those of :func:`setting_of` count.
         built: called with a rule before it learns.
 
     Returns:

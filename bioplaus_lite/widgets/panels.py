@@ -1,8 +1,9 @@
 """Panels of a step player: plain functions that check their data and return what the page draws.
 
-Every panel holds one drawing for each step. Data may be lists, NumPy arrays or tensors; numbers are rounded
-to four significant digits, so that pages stay small. All raise :class:`ValueError` naming the panel, the
-value and what is allowed: for unequal lengths, no steps, text in place of numbers, and NaN or infinity.
+Every panel holds one drawing for each step. Data may be lists, NumPy arrays or tensors; numbers of one panel are
+rounded to the same decimals, four figures of the largest, so that pages stay small and are the same on every
+processor. All raise :class:`ValueError` naming the panel, the value and what is allowed: for unequal lengths, no
+steps, text in place of numbers, and NaN or infinity.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ STATES = ("new", "empty")  # marks of a node that a key may explain
 MOST_SERIES = 7  # colours, dashes and markers that can be told apart
 MOST_POINTS = 1000
 MOST_NODES = 60
+FIGURES = 4  # of the largest number of a panel; the page shows three
 _GRID = 2000  # scatter positions are sent as whole numbers on a grid this fine: a seventh of a pixel
 
 
@@ -69,11 +71,12 @@ def lines(
     at = list(range(len(x))) if step_index is None else [_index(where, i, len(x)) for i in step_index]
     if not at:
         raise ValueError(f"{where}: step_index is empty; at least one step is needed")
+    x, curves = _even(x), dict(zip(values, _evenly(*values.values()), strict=True))
     low, high = float(x.min()), float(x.max())
-    marks, limits = _heights(where, hline, ylim, list(values.values()))
+    marks, limits = _heights(where, hline, ylim, list(curves.values()))
     return {
-        "kind": "lines", "title": title, "n": len(at), "x": _rounded(x), "at": at, "reveal": bool(reveal),
-        "curves": [{"name": name, "y": _rounded(y)} for name, y in values.items()],
+        "kind": "lines", "title": title, "n": len(at), "x": _plain(x), "at": at, "reveal": bool(reveal),
+        "curves": [{"name": name, "y": _plain(y)} for name, y in curves.items()],
         "xlabel": str(xlabel), "ylabel": str(ylabel), "hline": marks, "ylim": limits,
         "xlim": [low, high] if high > low else [low - 0.5, high + 0.5],
     }
@@ -106,9 +109,10 @@ def bars(
     labels = [str(label) for label in labels]
     values = _numbers(where, "values", values, 2)
     _same_length(where, "each step of values", values.shape[1], "labels", len(labels))
+    values = _even(values)
     marks, limits = _heights(where, hline, ylim, [values, np.zeros(1)])
     return {
-        "kind": "bars", "title": title, "n": len(values), "labels": labels, "values": _rounded(values),
+        "kind": "bars", "title": title, "n": len(values), "labels": labels, "values": _plain(values),
         "ylabel": str(ylabel), "hline": marks, "ylim": limits,
     }
 
@@ -144,7 +148,8 @@ def scatter(
         raise ValueError(f"{where}: x has shape {x.shape} and y {y.shape}; they must be equal")
     if x.shape[1] > MOST_POINTS:
         raise ValueError(f"{where}: {x.shape[1]} points; at most {MOST_POINTS} are allowed, pass a sample")
-    low, high = limits = _square(where, lim, [x, y])
+    even = _evenly(x, y)
+    low, high = limits = _square(where, lim, even)
 
     def on_grid(values: NDArray) -> list[list[int]]:
         return np.rint((values - low) / (high - low) * _GRID).astype(int).tolist()
@@ -152,7 +157,7 @@ def scatter(
     return {
         "kind": "scatter", "title": title, "n": len(x), "x": on_grid(x), "y": on_grid(y), "grid": _GRID,
         "lim": limits, "diagonal": bool(diagonal), "xlabel": str(xlabel), "ylabel": str(ylabel),
-        "correlation": [_correlation(a, b) for a, b in zip(x, y, strict=True)],
+        "correlation": [_correlation(a, b) for a, b in zip(*even, strict=True)],
     }
 
 
@@ -200,11 +205,13 @@ def vectors(
         raise ValueError(f"{where}: halfplane is {halfplane!r}; it must be None or one of {sorted(given)}")
     appears = _since(where, since, given, "arrows", steps)
     starts = _origins(where, origin, given, steps)
+    even = _evenly(*given.values(), *starts.values())
+    given, starts = dict(zip(given, even, strict=False)), dict(zip(starts, even[len(given) :], strict=True))
     ends = [xy + starts.get(name, 0.0) for name, xy in given.items()]
     return {
         "kind": "vectors", "title": title, "n": steps, "xlabel": str(xlabel), "ylabel": str(ylabel),
         "arrows": [
-            {"name": name, "xy": _rounded(xy), "from": _rounded(starts[name]) if name in starts else None,
+            {"name": name, "xy": _plain(xy), "from": _plain(starts[name]) if name in starts else None,
              "since": appears[name]}
             for name, xy in given.items()
         ],
@@ -250,17 +257,18 @@ def image(
         raise ValueError(f"{where}: cmap is {cmap!r}; it must be one of {list(COLOUR_MAPS)}")
     if not alt:
         raise ValueError(f"{where}: alt is empty; say what a reader who cannot see the picture should know")
+    frames = _even(frames)
     largest = float(np.abs(frames).max()) or 1.0
     low = float(vmin if vmin is not None else -largest if cmap == "diverging" else frames.min())
     high = float(vmax if vmax is not None else largest if cmap == "diverging" else frames.max())
     if vmin is None and vmax is None and low == high:
         high = low + 1.0  # a constant picture
-    low, high = _pair(where, "(vmin, vmax)", (low, high))
+    low, high = _plain(_even(np.array(_pair(where, "(vmin, vmax)", (low, high)))))
     levels = np.rint(np.clip((frames - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     return {
         "kind": "image", "title": title, "n": len(frames), "rows": frames.shape[1], "cols": frames.shape[2],
         "frames": [base64.b64encode(level.tobytes()).decode("ascii") for level in levels],
-        "ranges": [_rounded(np.array([frame.min(), frame.max()])) for frame in frames],
+        "ranges": [_plain(np.array([frame.min(), frame.max()])) for frame in frames],
         "vlim": [low, high], "cmap": cmap, "alt": str(alt),
         "xlabel": str(xlabel), "ylabel": str(ylabel), "clabel": str(clabel),
     }
@@ -361,14 +369,18 @@ def diagram(
     for mark in key or {}:
         if mark not in SHAPES + EDGES + STATES:
             raise ValueError(f"{where}: key explains {mark!r}; it may explain {list(SHAPES + EDGES + STATES)}")
+    values = values.copy()
+    for k in range(len(scales)):  # each node shows two figures of its own, however small it is within its scale
+        members = [i for i in scale_of if scale_of[i] == k]
+        values[:, members] = _even(values[:, members], figures=7)
     return {
         "kind": "diagram", "title": title, "n": steps, "alt": alt, "clabel": str(clabel), "row": row,
         "nodes": [
             {"name": name, "x": x, "y": y, "shape": (shapes or {}).get(name, "circle"), "since": appears[name],
              "label": str((labels or {}).get(name, "")), "scale": scale_of[i]}
-            for (name, i), (x, y) in zip(number.items(), _rounded(positions), strict=True)
+            for (name, i), (x, y) in zip(number.items(), _plain(_even(positions)), strict=True)
         ],
-        "values": _rounded(values), "edges": bundles, "active": strong,
+        "values": _plain(values), "edges": bundles, "active": strong,
         "bands": [{"name": str(name), "nodes": found(f"band {name!r}", members)}
                   for name, members in (bands or {}).items()],
         "scales": [{"name": str(name), "limit": _number(where, "limit", limit)}
@@ -396,6 +408,11 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Sequence[A
     steps = [[_cells(where, step, row, len(columns)) for row in now] for step, now in enumerate(rows)]
     if not steps or not all(steps):
         raise ValueError(f"{where}: rows has no steps, or a step has no rows; at least one of each is needed")
+    for j in range(len(columns)):
+        cells = [row for now in steps for row in now if not isinstance(row[j], str)]
+        column = _plain(_even(np.array([row[j] for row in cells]))) if cells else []
+        for row, value in zip(cells, column, strict=True):
+            row[j] = value
     return {"kind": "table", "title": title, "n": len(steps), "columns": columns, "rows": steps}
 
 
@@ -429,6 +446,33 @@ def _numbers(where: str, name: str, value: ArrayLike, dimensions: int) -> NDArra
 
 def _number(where: str, name: str, value: Any) -> float:
     return _rounded(_numbers(where, name, [value], 1))[0]
+
+
+def _even(values: NDArray, *, figures: int = FIGURES) -> NDArray:
+    """``values`` with as many decimals everywhere as give the largest magnitude so many figures.
+
+    A page shows no more. And what is zero but for rounding, which a processor does in its own way, becomes zero: four
+    figures of each number on its own would store the noise of some processor. Whole numbers stay exact.
+    """
+    largest = float(np.abs(values).max())
+    if not largest:
+        return np.abs(values)
+    power = int(f"{largest:.{figures - 1}e}".split("e")[1])  # of the rounded number: 0.99999999 is 1
+    return np.round(values, min(max(0, figures - 1 - power), 300)) + 0.0  # no -0.0
+
+
+def _evenly(*arrays: NDArray) -> list[NDArray]:
+    """All with the same decimals, of the largest magnitude in any."""
+    joined = _even(np.concatenate([np.ravel(array) for array in arrays]))
+    parts = np.split(joined, np.cumsum([array.size for array in arrays])[:-1])
+    return [part.reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+
+
+def _plain(values: NDArray) -> list[Any]:
+    """Nested lists, in which whole numbers are integers."""
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    return [int(v) if v == np.rint(v) and abs(v) < 2**53 else float(v) for v in values]
 
 
 def _pairs(where: str, name: str, value: ArrayLike) -> NDArray[np.float64]:
@@ -471,7 +515,8 @@ def _since(
 def _cells(where: str, step: int, row: Sequence[Any], columns: int) -> list[Any]:
     if len(row) != columns:
         raise ValueError(f"{where}: a row of step {step} has {len(row)} cells; there are {columns} columns")
-    return [cell if isinstance(cell, str) else _number(where, f"a cell of step {step}", cell) for cell in row]
+    name = f"a cell of step {step}"
+    return [cell if isinstance(cell, str) else float(_numbers(where, name, [cell], 1)[0]) for cell in row]
 
 
 def _same_length(where: str, name: str, length: int, other: str, wanted: int) -> None:
@@ -505,11 +550,11 @@ def _heights(
         # Never across zero for that room alone: a norm has no negative values.
         low = low - room if low < 0 else max(0.0, low - room)
         high = high + room if high > 0 else min(0.0, high + room)
-        return marks, _rounded(np.array([low, high]))
+        return marks, _plain(_even(np.array([low, high])))
     low, high = _pair(where, "ylim", limits)
     if marks and not (low <= heights.min() and heights.max() <= high):
         raise ValueError(f"{where}: hline is {heights.tolist()}; it must lie within ylim {(low, high)}")
-    return marks, [low, high]
+    return marks, _plain(_even(np.array([low, high])))
 
 
 def _range(data: list[NDArray]) -> tuple[float, float]:
@@ -530,7 +575,7 @@ def _square(where: str, lim: float | Limits | None, data: list[NDArray]) -> list
         lim = 1.05 * max(map(abs, _range(data))) or 1.0
     if np.ndim(lim) == 0:
         lim = (-lim, lim)
-    return _rounded(np.array(_pair(where, "lim", lim)))
+    return _plain(_even(np.array(_pair(where, "lim", lim))))
 
 
 def _correlation(x: NDArray, y: NDArray) -> float | None:
@@ -540,11 +585,5 @@ def _correlation(x: NDArray, y: NDArray) -> float | None:
 
 
 def _rounded(values: NDArray) -> list[Any]:
-    """Nested lists of numbers with four significant digits; whole numbers stay whole and exact."""
-    if values.ndim > 1:
-        return [_rounded(row) for row in values]
-    return [int(v) if v == np.rint(v) and abs(v) < 2**53 else _four_digits(float(v)) for v in values]
-
-
-def _four_digits(value: float) -> float:
-    return float(f"{value:.4g}")
+    """Nested lists of numbers with the decimals that they share, see :func:`_even`."""
+    return _plain(_even(values))

@@ -26,7 +26,7 @@ from bioplaus_lite.rules.segregated import (
     Simulation,
 )
 
-from .panels import _rounded
+from .panels import _plain, _rounded
 from .static import PageWidget, module_source
 
 MARKED_STEPS = 3  # beside one step for each bin: plateau α^f, plateau α^t, update
@@ -377,7 +377,7 @@ def recorded(simulation: Simulation, outcome: Outcome, neurons: NDArray[np.int64
     eta = simulation.etas[0]
 
     def volts(values: NDArray) -> list[list[float]]:
-        return [_rounded(row) for row in np.round(values.T, 2)]
+        return _plain(np.round(values.T, 2) + 0.0)
 
     def events(counts: NDArray) -> list[list[int]]:
         return [np.repeat(np.arange(counts.shape[1]), row.astype(int)).tolist() for row in counts]
