@@ -46,8 +46,9 @@ SETTING = (
 PARTS = {"setting", "losses", "gradients", "changes", "measures", "single", "diverged"}
 #: How far apart two fingerprints of the same code may be: relative, and of angles in degrees. The steps are taken in
 #: double precision, since a training in single precision amplifies the rounding of its processor: twenty steps at a
-#: large rate leave no digit of it. Numbers below ``FLOOR`` are nothing but rounding.
-TOLERANCE, SINGLE, DEGREES, FLOOR = 1e-6, 1e-4, 0.01, 1e-12
+#: large rate leave no digit of it. Numbers below ``FLOOR`` are nothing but rounding. So are the directions of errors of
+#: examples that a network has solved, which is why angles between errors of single examples have a wider bound.
+TOLERANCE, SINGLE, DEGREES, DEGREES_OF_EXAMPLES, FLOOR = 1e-6, 1e-4, 0.01, 0.5, 1e-12
 
 
 def setting_of(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -171,7 +172,7 @@ def _apart(name: str, old: float | None, new: float | None) -> bool:
     if old is None or new is None:
         return old is not new
     if "angle" in name:
-        return abs(old - new) > DEGREES
+        return abs(old - new) > (DEGREES if "update" in name else DEGREES_OF_EXAMPLES)
     return abs(old - new) > (SINGLE if "float32" in name else TOLERANCE) * max(abs(old), abs(new)) + FLOOR
 
 
@@ -192,8 +193,8 @@ def _pairs(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What tells two fingerprints of a setting apart, in words; nothing if the same code made both.
 
-    Losses, norms and measures may differ by one part in a million, angles by a hundredth of a degree, and what is asked
-    of single precision by one part in 10,000.
+    Losses, norms and measures may differ by one part in a million, angles of updates by a hundredth of a degree, those
+    between errors of examples by half a degree, and what is asked of single precision by one part in 10,000.
     """
     if old["diverged"] != new["diverged"]:
         return [f"diverged after so many steps: {old['diverged']} on record, now {new['diverged']}"]
