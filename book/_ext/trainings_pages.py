@@ -224,7 +224,7 @@ class Runs(_OfAGroup):
         commits = ", ".join(sorted({record["commit"] for record in results}))
         settings = len({record["fingerprint"] for record in (*results, *trials) if "fingerprint" in record})
         verified = (
-            f"Whether the code of today still takes the same first steps with their {settings} settings says "
+            f"To see whether the code of today still takes the same first steps in their {settings} settings: "
             f"`.venv/bin/python -m bioplaus_lite.runs verify '{group}-*'`."
             if self.table()
             else "**Not verified**: a script made these, with what the catalogue cannot say, so whether the code of "
