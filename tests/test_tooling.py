@@ -115,9 +115,9 @@ def test_an_environment_belongs_to_one_clone(tmp_path: Path):
 
 
 def test_an_environment_is_not_to_lie_below_a_space():
-    result = make("help", "VENV=/tmp/a b")
+    result = make("help", "VENV=a b")
     assert result.returncode != 0
-    assert 'VENV is "/tmp/a b"; make allows no space in it' in result.stderr
+    assert 'VENV is "a b"; make allows no space in it' in result.stderr
 
 
 @pytest.fixture
