@@ -1,24 +1,32 @@
-"""The layered networks that the rules train, and the local arithmetic that every rule shares.
+"""The layered networks that the rules train: layers are objects, a network is a list of them.
 
-A network knows how to run forwards and how to do three *local* things at a layer: turn an error at its input
-current into weight gradients, carry an error through a given set of weights, and multiply by the slope of
-its activation. It does not know where the feedback weights come from. That is the learning rule's business.
+A layer can do three *local* things: turn the activity below into an input current, sum the products of two signals
+that meet at its synapses, and carry a signal down through weights that it is given. It does not know where those
+weights come from. That is the learning rule's business.
 
-Notation: ``h_0 = x``, ``a_l = W_l h_{l-1} + b_l``, ``h_l = σ_l(a_l)`` for ``l = 1 … L``; the error of layer
-``l`` is ``δ_l = ∂L/∂a_l``. Examples are rows.
+Notation: ``h_0 = x``, ``a_l = W_l h_{l-1} + b_l``, ``h_l = σ_l(a_l)`` for ``l = 1 … L``. Examples are rows.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATIONS", "CNN", "INITS", "MLP", "Activation", "Network"]
+from bioplaus_lite import checks
+
+__all__ = [
+    "ACTIVATIONS", "CNN", "INITS", "MLP", "Activation", "AvgPool", "Conv", "Dense", "Flatten", "Layer", "MaxPool",
+    "Network", "Reshape", "uniform_like",
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------- activations, initial weights
 
 
 class Activation(NamedTuple):
@@ -28,92 +36,294 @@ class Activation(NamedTuple):
     slope: Callable[[Tensor], Tensor]
 
 
+#: By name. All but ``linear`` never fall, so that the activity says what the slope is.
 ACTIVATIONS: dict[str, Activation] = {
     "relu": Activation(torch.relu, torch.sign),  # h is 0 or positive, so its sign is the slope, in h's dtype
     "tanh": Activation(torch.tanh, lambda h: 1 - h * h),
     "sigmoid": Activation(torch.sigmoid, lambda h: h * (1 - h)),
     "linear": Activation(lambda a: a, torch.ones_like),
+    "leaky_relu": Activation(F.leaky_relu, lambda h: torch.where(h > 0, 1.0, 0.01).to(h.dtype)),
+    "elu": Activation(F.elu, lambda h: h.clamp(max=0) + 1),
+    "softplus": Activation(F.softplus, lambda h: -torch.expm1(-h)),
 }
 
 #: Half-width of the uniform distribution from which a weight matrix is drawn, given (fan in, fan out).
 INITS: dict[str, Callable[[int, int], float]] = {
-    "lecun": lambda n_in, n_out: 1 / math.sqrt(n_in),  # what torch.nn.Linear does
+    "pytorch": lambda n_in, n_out: 1 / math.sqrt(n_in),  # what torch.nn.Linear does; the variance is 1/(3 n_in)
     "glorot": lambda n_in, n_out: math.sqrt(6 / (n_in + n_out)),
     "he": lambda n_in, n_out: math.sqrt(6 / n_in),
 }
 
 
-def _one_of(what: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(sorted(allowed))}")
-
-
-def _positive_int(what: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{what} must be a positive whole number, not {value!r}")
-    return value
-
-
 def uniform_like(weight: Tensor, half_width: float, generator: torch.Generator) -> Tensor:
-    """A tensor in the shape and dtype of ``weight``, uniform in ``±half_width``.
+    """A tensor in the shape, dtype and place of ``weight``, uniform in ``±half_width``.
 
-    Drawn in float64 and cast, so that float32 and float64 networks of one seed hold the same numbers.
+    Drawn in float64 on the processor of the generator and cast, so that networks of one seed hold the same numbers in
+    float32 and float64, here and on a graphics card.
     """
-    draw = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
-    return ((2 * draw - 1) * half_width).to(weight.dtype)
+    draw = torch.rand(weight.shape, generator=generator, dtype=torch.float64, device=generator.device)
+    return ((2 * draw - 1) * half_width).to(weight)
+
+
+# ---------------------------------------------------------------------- what stands between an activity and weights
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """An activity ``(batch, …)`` as ``(batch, *shape)``."""
+
+    shape: tuple[int, ...]
+
+    def read(self, h: Tensor) -> Tensor:
+        return h.reshape(-1, *self.shape)
+
+    def back(self, signal: Tensor, h: Tensor) -> Tensor:
+        return signal.reshape(h.shape)
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """An activity ``(batch, …)`` as ``(batch, n)``."""
+
+    def read(self, h: Tensor) -> Tensor:
+        return h.flatten(1)
+
+    def back(self, signal: Tensor, h: Tensor) -> Tensor:
+        return signal.reshape(h.shape)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """The largest value of each window, maps ``(batch, channels, height, width)``."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+    def read(self, h: Tensor) -> Tensor:
+        return F.max_pool2d(h, self.kernel, self.stride, self.padding)
+
+    def back(self, signal: Tensor, h: Tensor) -> Tensor:
+        """Only the unit that won its window was read, so only it receives the signal; a sum, if it won several."""
+        _, places = F.max_pool2d(h, self.kernel, self.stride, self.padding, return_indices=True)
+        if self.stride >= self.kernel:  # windows do not overlap
+            return F.max_unpool2d(signal, places, self.kernel, self.stride, self.padding, output_size=h.shape[-2:])
+        out = torch.zeros_like(h).flatten(2)
+        return out.scatter_add_(2, places.flatten(2), signal.flatten(2)).view_as(h)
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """The mean of each window, maps ``(batch, channels, height, width)``."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+
+    def read(self, h: Tensor) -> Tensor:
+        return F.avg_pool2d(h, self.kernel, self.stride, self.padding)
+
+    def back(self, signal: Tensor, h: Tensor) -> Tensor:
+        """Every unit was read by its window's share, and receives that share of the signal."""
+        channels = h.shape[1]
+        share = signal.new_full((channels, 1, self.kernel, self.kernel), 1 / self.kernel**2)
+        size = [(n - 1) * self.stride - 2 * self.padding + self.kernel for n in signal.shape[-2:]]
+        rest = [full - n for full, n in zip(h.shape[-2:], size, strict=True)]  # rows that no window reaches
+        return F.conv_transpose2d(
+            signal, share, stride=self.stride, padding=self.padding, output_padding=rest, groups=channels
+        ) if max(rest) < self.stride else F.pad(
+            F.conv_transpose2d(signal, share, stride=self.stride, padding=self.padding, groups=channels),
+            (0, rest[1], 0, rest[0]),
+        )  # fmt: skip
+
+
+Read = Reshape | Flatten | MaxPool | AvgPool
+
+
+# ------------------------------------------------------------------------------------------------------ connections
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Each unit reads every value: ``a = W h + b`` with ``W`` of shape ``(n_out, n_in)``."""
+
+    def current(self, weight: Tensor, bias: Tensor | None, pre: Tensor) -> Tensor:
+        """Input currents ``(batch, n_out)`` of activities ``pre``, ``(batch, n_in)``."""
+        return F.linear(pre, weight, bias)
+
+    def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None:
+        """Write ``Σ_batch post preᵀ``, in the shape of the weights, to ``out``."""
+        torch.mm(post.T, pre, out=out)
+
+    def total(self, post: Tensor, out: Tensor) -> None:
+        """Write ``Σ_batch post``, in the shape of the bias, to ``out``."""
+        torch.sum(post, 0, out=out)
+
+    def back(self, signal: Tensor, feedback: Tensor) -> Tensor:
+        """Carry ``signal``, ``(batch, n_out)``, down through ``feedback``, ``(n_in, n_out)``."""
+        return signal @ feedback.T
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Each unit reads a window of maps: ``a = W * h + b`` with ``W`` of shape ``(out, in, height, width)``."""
+
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+
+    def current(self, weight: Tensor, bias: Tensor | None, pre: Tensor) -> Tensor:
+        """Input currents, maps ``(batch, out, height, width)``."""
+        return F.conv2d(pre, weight, bias, self.stride, self.padding)
+
+    def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None:
+        """Write ``Σ_batch,places post preᵀ``, in the shape of the weights, to ``out``."""
+        out.copy_(torch.nn.grad.conv2d_weight(pre, out.shape, post, self.stride, self.padding))
+
+    def total(self, post: Tensor, out: Tensor) -> None:
+        """Write ``Σ_batch,places post``, one number a channel, to ``out``."""
+        torch.sum(post, (0, 2, 3), out=out)
+
+    def back(self, signal: Tensor, feedback: Tensor, size: torch.Size | None = None) -> Tensor:
+        """Carry maps down through ``feedback``, ``(in, out, height, width)``, to maps of ``size`` (height, width)."""
+        weight, rest = feedback.transpose(0, 1), (0, 0)
+        if size is not None and self.stride != (1, 1):  # several sizes give maps of this one; which was it?
+            natural = [
+                (n - 1) * s - 2 * p + k
+                for n, s, p, k in zip(signal.shape[-2:], self.stride, self.padding, weight.shape[-2:], strict=True)
+            ]
+            rest = tuple(full - n for full, n in zip(size, natural, strict=True))
+        return F.conv_transpose2d(signal, weight, None, self.stride, self.padding, rest)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of weights: how it reads the activity below, how the weights act, and the activation of its units.
+
+    ``reads`` belong to the layer that reads, so that every activity is ``σ(a_l)`` and every rule treats the layers
+    of a convolutional network as it treats those of a perceptron.
+    """
+
+    connection: Dense | Conv | Any
+    activation: str
+    reads: tuple[Read, ...] = ()
+
+    def read(self, below: Tensor) -> Tensor:
+        """What the weights see of the activity ``below``."""
+        for reading in self.reads:
+            below = reading.read(below)
+        return below
+
+    def current(self, weight: Tensor, bias: Tensor | None, below: Tensor) -> Tensor:
+        """Input currents of the units, from the activity ``below``."""
+        return self.connection.current(weight, bias, self.read(below))
+
+    def outer(self, post: Tensor, below: Tensor, out: Tensor) -> None:
+        """Write ``Σ_batch post preᵀ`` to ``out``, ``pre`` being what the weights see of ``below``."""
+        self.connection.outer(post, self.read(below), out)
+
+    def total(self, post: Tensor, out: Tensor) -> None:
+        """Write ``Σ_batch post``, in the shape of the bias, to ``out``."""
+        self.connection.total(post, out)
+
+    def back(self, signal: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
+        """A signal at the units of this layer as it arrives at those ``below``, through ``feedback``."""
+        seen = [below]
+        for reading in self.reads:
+            seen.append(reading.read(seen[-1]))
+        conv = isinstance(self.connection, Conv)
+        signal = self.connection.back(signal, feedback, seen[-1].shape[-2:]) if conv else (
+            self.connection.back(signal, feedback)
+        )  # fmt: skip
+        for reading, h in zip(reversed(self.reads), reversed(seen[:-1]), strict=True):
+            signal = reading.back(signal, h)
+        return signal
+
+
+# --------------------------------------------------------------------------------------------------------- networks
 
 
 class Network(nn.Module):
-    """Base of the layered networks. Layers are counted from 1 to ``depth``; layer 0 is the input.
+    """A list of layers. They are counted from 1 to ``depth``; layer 0 is the input.
 
-    Subclasses give the parameters ``W{l}`` and ``b{l}`` and the three local operations. ``sizes`` holds the
-    number of units of each layer, ``(n_0, …, n_L)``; ``input_shape`` the shape of one example.
+    The parameters are ``W{l}`` and ``b{l}``; ``layers[l - 1]`` says how they act. ``sizes`` holds the number of units
+    of each layer, ``(n_0, …, n_L)``; ``input_shape`` the shape of one example; ``activation`` the name of that of the
+    hidden layers, ``mixed`` if they differ. The last layer is linear.
     """
 
+    layers: tuple[Layer, ...]
     sizes: tuple[int, ...]
     input_shape: tuple[int, ...]
+    activation: str
 
-    def __init__(self, activation: str, init: str, seed: int, dtype: torch.dtype) -> None:
+    def __init__(self, layers: Sequence[Layer], sizes: Sequence[int], input_shape: Sequence[int]) -> None:
         super().__init__()
-        _one_of("activation", activation, tuple(ACTIVATIONS))
-        _one_of("initialisation", init, tuple(INITS))
-        if not dtype.is_floating_point:
-            raise ValueError(f"dtype must be a floating-point type, not {dtype}")
-        self.activation, self.init, self.seed = activation, init, seed
-        self.sigma, self._slope = ACTIVATIONS[activation]
-        self._generator = torch.Generator().manual_seed(seed)
-        self._dtype = dtype
+        self.layers, self.sizes, self.input_shape = tuple(layers), tuple(sizes), tuple(input_shape)
+        names = {layer.activation for layer in self.layers[:-1]}
+        self.activation = names.pop() if len(names) == 1 else "mixed" if names else "linear"
 
-    def _add_layer(self, layer: int, weight_shape: tuple[int, ...], fan_in: int, fan_out: int) -> None:
-        empty = torch.empty(weight_shape, dtype=self._dtype)
-        weight = uniform_like(empty, INITS[self.init](fan_in, fan_out), self._generator)
-        self.register_parameter(f"W{layer}", nn.Parameter(weight))
-        self.register_parameter(f"b{layer}", nn.Parameter(torch.zeros(weight_shape[0], dtype=self._dtype)))
+    @classmethod
+    def from_module(cls, module: nn.Sequential, input_shape: Sequence[int] | None = None) -> Network:
+        """The network that a stack of PyTorch's own layers describes, with the *same* parameters.
+
+        Takes ``Linear`` and ``Conv2d`` (stride and padding), each but the last followed by an activation (``ReLU``,
+        ``LeakyReLU``, ``ELU``, ``Tanh``, ``Sigmoid``, ``Softplus``, ``Identity``), between them ``MaxPool2d``,
+        ``AvgPool2d``, ``Flatten`` and ``Unflatten``. What trains the network trains the module.
+
+        Args:
+            module: the stack, its last layer linear: the loss takes scores, so there is no softmax at its end.
+            input_shape: of one example; needed unless the first layer is ``Linear``.
+
+        Raises:
+            TypeError: ``module`` is not a ``Sequential``.
+            ValueError: it holds what cannot be taken; the message names the layer, its place and the reason.
+        """
+        from bioplaus_lite.from_module import read_sequential  # only a reader's own stack needs it
+
+        layers, sizes, shape, parameters = read_sequential(module, input_shape)
+        network = Network(layers, sizes, shape)
+        for l, (weight, bias) in enumerate(parameters, 1):
+            network.register_parameter(f"W{l}", weight)
+            network.register_parameter(f"b{l}", bias)
+        return network
 
     @property
     def depth(self) -> int:
         """Number of layers of weights, ``L``."""
-        return len(self.sizes) - 1
+        return len(self.layers)
+
+    @property
+    def saturates(self) -> bool:
+        """Whether some activation makes a finite activity of an infinite current."""
+        return any(layer.activation in ("tanh", "sigmoid") for layer in self.layers)
 
     def weight(self, layer: int) -> nn.Parameter:
         """Forward weights ``W_l`` of layer ``layer``, shape ``(n_l, n_{l-1})`` (convolution: ``(out, in, k, k)``)."""
         return self._parameters[f"W{layer}"]
 
-    def bias(self, layer: int) -> nn.Parameter:
-        """Bias ``b_l``, shape ``(n_l,)`` (convolution: one a channel)."""
+    def bias(self, layer: int) -> nn.Parameter | None:
+        """Bias ``b_l``, shape ``(n_l,)`` (convolution: one a channel); ``None`` if the layer has none."""
         return self._parameters[f"b{layer}"]
 
+    def bias_name(self, layer: int) -> str | None:
+        """``"b{l}"``, if the layer has a bias."""
+        return None if self._parameters[f"b{layer}"] is None else f"b{layer}"
+
     def half_width(self, layer: int) -> float:
-        """Half-width of the uniform distribution from which ``W_l`` was drawn; feedback weights use it too."""
-        return INITS[self.init](*self._fans(layer))
+        """Half-width of the uniform distribution from which ``W_l`` was drawn; feedback weights use it too.
+
+        Of weights that somebody else drew: of the uniform distribution with their mean square.
+        """
+        return math.sqrt(3 * self.weight(layer).detach().double().square().mean().item())
 
     def check_input(self, x: Tensor) -> None:
-        """Raise ``ValueError`` unless ``x`` is a non-empty batch of examples of the right size and dtype."""
+        """Raise unless ``x`` is a non-empty batch of finite examples of the right size, dtype and place."""
+        checks.tensor("input", x)
         if x.ndim < 2 or x.shape[0] == 0 or tuple(x.shape[1:]) != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))
             raise ValueError(f"input has shape {tuple(x.shape)}, this network takes (batch ≥ 1, {wanted})")
-        if x.dtype != self.weight(1).dtype:
-            raise ValueError(f"input is {x.dtype}, the weights are {self.weight(1).dtype}")
+        weight = self.weight(1)
+        if x.dtype != weight.dtype or x.device != weight.device:
+            raise ValueError(f"input is {x.dtype} on {x.device}, the weights are {weight.dtype} on {weight.device}")
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores ``h_L`` of shape ``(batch, n_L)``; differentiable by autograd."""
@@ -122,51 +332,78 @@ class Network(nn.Module):
 
     def current(self, layer: int, below: Tensor) -> Tensor:
         """Input current ``a_l = W_l h_{l-1} + b_l`` from the activities ``below`` = ``h_{l-1}``."""
-        raise NotImplementedError
+        return self.layers[layer - 1].current(self.weight(layer), self.bias(layer), below)
 
-    def activities(self, x: Tensor) -> list[Tensor]:
-        """``[h_0, …, h_L]``: hidden layers through ``σ``, the last layer linear."""
-        h = [x]
-        for layer in range(1, self.depth + 1):
-            a = self.current(layer, h[-1])
-            h.append(self.sigma(a) if layer < self.depth else a)
-        return h
+    def activate(self, layer: int, current: Tensor) -> Tensor:
+        """``h_l = σ_l(a_l)``, in the shape of the current."""
+        return ACTIVATIONS[self.layers[layer - 1].activation].function(current)
 
     def slope(self, layer: int, activity: Tensor) -> Tensor:
         """``σ'(a_l)`` from the activity ``h_l``, in its shape."""
-        return self._slope(activity)
+        return ACTIVATIONS[self.layers[layer - 1].activation].slope(activity)
 
-    def set_gradient(self, layer: int, delta: Tensor, below: Tensor) -> None:
-        """Write ``W_l.grad = Σ_batch δ_l h_{l-1}ᵀ`` and ``b_l.grad = Σ_batch δ_l``; call it without autograd."""
-        raise NotImplementedError
+    def activities(self, x: Tensor, currents: list[Tensor] | None = None) -> list[Tensor]:
+        """``[h_0, …, h_L]``; the currents ``a_1 … a_L`` are added to a list, if one is given, with their gradients."""
+        return [x, *self.upward(1, self.current(1, x), currents)]
 
-    def send_back(self, layer: int, delta: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
-        """Error at ``h_{l-1}`` when ``δ_l`` travels through ``feedback``, a tensor in the shape of ``W_lᵀ``.
+    def upward(self, layer: int, current: Tensor, currents: list[Tensor] | None = None) -> list[Tensor]:
+        """``[h_l, …, h_L]`` from the current of layer ``l``; see :meth:`activities`."""
+        h: list[Tensor] = []
+        for l in range(layer, self.depth + 1):
+            a = current if l == layer else self.current(l, h[-1])
+            if currents is not None:
+                currents.append(a.requires_grad_())
+            h.append(self.activate(l, a))
+        return h
+
+    def send_back(self, layer: int, signal: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
+        """A signal at ``a_l`` as it arrives at ``h_{l-1}``, through ``feedback``, a tensor in the shape of ``W_lᵀ``.
 
         ``Wᵀ`` stands for ``W.transpose(0, 1)``: of a convolution it has the shape ``(in, out, k, k)``.
         """
-        raise NotImplementedError
-
-    def _fans(self, layer: int) -> tuple[int, int]:
-        raise NotImplementedError
+        return self.layers[layer - 1].back(signal, feedback, below)
 
 
-def _buffer(parameter: nn.Parameter) -> Tensor:
-    """The parameter's gradient tensor, made on first use: writing in place spares an allocation a step."""
-    if parameter.grad is None:
-        parameter.grad = torch.empty_like(parameter)
-    return parameter.grad
+class _Drawn(Network):
+    """A network that draws its weights itself, uniform, layer by layer; biases start at zero."""
+
+    def __init__(
+        self, layers: Sequence[Layer], sizes: Sequence[int], input_shape: Sequence[int],
+        shapes: Sequence[tuple[int, ...]], *, init: str, seed: int, dtype: torch.dtype,
+    ) -> None:  # fmt: skip
+        super().__init__(layers, sizes, input_shape)
+        checks.one_of("initialisation", init, sorted(INITS))
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise ValueError(f"dtype must be a floating-point type, not {dtype}")
+        self.init, self.seed = init, checks.seed("seed", seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        for l, shape in enumerate(shapes, 1):
+            weight = nn.Parameter(torch.empty(shape, dtype=dtype))
+            self.register_parameter(f"W{l}", weight)  # before it is drawn: its range depends on its shape
+            weight.data = self._draw(l, weight.detach(), generator)
+            self.register_parameter(f"b{l}", nn.Parameter(torch.zeros(shape[0], dtype=dtype)))
+
+    def _draw(self, layer: int, weight: Tensor, generator: torch.Generator) -> Tensor:
+        n_out, n_in = weight.shape[:2]
+        area = weight[0, 0].numel()
+        return uniform_like(weight, INITS[self.init](n_in * area, n_out * area), generator)
+
+    def half_width(self, layer: int) -> float:
+        n_out, n_in = self.weight(layer).shape[:2]
+        area = self.weight(layer)[0, 0].numel()
+        return INITS[self.init](n_in * area, n_out * area)
 
 
-class MLP(Network):
+class MLP(_Drawn):
     r"""A multilayer perceptron.
 
     .. math:: a_l = W_l h_{l-1} + b_l, \qquad h_l = \sigma(a_l) \ (l < L), \qquad h_L = a_L
 
     Args:
         sizes: units of each layer, ``(n_0, …, n_L)``, at least two.
-        activation: of the hidden layers: ``relu``, ``tanh``, ``sigmoid`` or ``linear``.
-        init: half-width of the uniform weights: ``lecun`` (1/√n_in, PyTorch's own), ``glorot``, ``he``.
+        activation: of the hidden layers, one of :data:`ACTIVATIONS`.
+        init: half-width of the uniform weights: ``pytorch`` (1/√n_in, what ``torch.nn.Linear`` does), ``glorot``,
+            ``he``.
         seed: of the weights; biases start at zero.
         dtype: of the parameters.
 
@@ -179,43 +416,29 @@ class MLP(Network):
         sizes: Sequence[int],
         *,
         activation: str = "relu",
-        init: str = "lecun",
+        init: str = "pytorch",
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(activation, init, seed, dtype)
-        if len(sizes) < 2:
-            raise ValueError(f"sizes needs an input and an output layer, got {tuple(sizes)!r}")
-        self.sizes = tuple(_positive_int("every entry of sizes", n) for n in sizes)
-        self.input_shape = self.sizes[:1]
-        for layer, (n_in, n_out) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True), start=1):
-            self._add_layer(layer, (n_out, n_in), n_in, n_out)
+        sizes = checks.wholes("sizes", sizes, 2)
+        checks.one_of("activation", activation, sorted(ACTIVATIONS))
+        layers = [Layer(Dense(), activation) for _ in sizes[1:]]
+        layers[-1] = replace(layers[-1], activation="linear")
+        shapes = [(n_out, n_in) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)]
+        super().__init__(layers, sizes, sizes[:1], shapes, init=init, seed=seed, dtype=dtype)
+        self.activation = activation  # also where there is no hidden layer to have it
 
     def extra_repr(self) -> str:
         return f"{'-'.join(map(str, self.sizes))}, {self.activation}"
 
-    def current(self, layer: int, below: Tensor) -> Tensor:
-        return F.linear(below, self.weight(layer), self.bias(layer))
 
-    def set_gradient(self, layer: int, delta: Tensor, below: Tensor) -> None:
-        torch.mm(delta.T, below, out=_buffer(self.weight(layer)))
-        torch.sum(delta, 0, out=_buffer(self.bias(layer)))
-
-    def send_back(self, layer: int, delta: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
-        return delta @ feedback.T
-
-    def _fans(self, layer: int) -> tuple[int, int]:
-        return self.sizes[layer - 1], self.sizes[layer]
-
-
-class CNN(Network):
+class CNN(_Drawn):
     r"""Convolutions of 5 × 5 with ReLU and 2 × 2 max-pooling, then one dense layer to the scores.
 
     .. math:: a_l = W_l * \mathrm{pool}(h_{l-1}) + b_l \quad (\mathrm{pool}\text{ is absent for } l = 1)
 
-    The pooling belongs to the layer that reads it, so that every activity is ``σ(a_l)`` and every rule
-    treats the layers of a CNN as it treats those of an MLP. There is no batch normalisation: its statistics
-    are shared between examples and channels, a second non-local signal that these rules do not explain.
+    There is no batch normalisation: its statistics are shared between examples and channels, a second non-local
+    signal that these rules do not explain.
 
     Args:
         image_shape: ``(channels, height, width)``; height and width divisible by ``2 ** len(channels)``.
@@ -237,74 +460,33 @@ class CNN(Network):
         *,
         kernel: int = 5,
         activation: str = "relu",
-        init: str = "lecun",
+        init: str = "pytorch",
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        super().__init__(activation, init, seed, dtype)
+        image_shape = checks.wholes("image_shape", image_shape)
         if len(image_shape) != 3:
-            raise ValueError(f"image_shape must be (channels, height, width), not {tuple(image_shape)!r}")
-        c, height, width = (_positive_int("every entry of image_shape", n) for n in image_shape)
+            raise ValueError(f"image_shape must be (channels, height, width), not {image_shape!r}")
+        c, height, width = image_shape
+        channels = checks.wholes("channels", channels)
         if not channels:
             raise ValueError("channels must name at least one convolutional layer, got none")
-        channels = tuple(_positive_int("every entry of channels", n) for n in channels)
         halvings = 2 ** len(channels)
         if height % halvings or width % halvings:
             raise ValueError(f"an image of {height} × {width} cannot be halved {len(channels)} times without remainder")
-        if _positive_int("kernel", kernel) % 2 == 0:
+        if checks.whole("kernel", kernel) % 2 == 0:
             raise ValueError(f"kernel must be odd so that padding keeps the image's size, not {kernel}")
-        _positive_int("classes", classes)
-        self.image_shape, self.kernel = (c, height, width), kernel
-        self.input_shape = (c * height * width,)
-        sizes = [self.input_shape[0]]
-        for layer, (n_in, n_out) in enumerate(zip((c, *channels[:-1]), channels, strict=True), start=1):
-            self._add_layer(layer, (n_out, n_in, kernel, kernel), n_in * kernel**2, n_out * kernel**2)
-            sizes.append(n_out * (height >> layer - 1) * (width >> layer - 1))
-        dense_in = channels[-1] * (height // halvings) * (width // halvings)
-        self._add_layer(len(channels) + 1, (classes, dense_in), dense_in, classes)
-        self.sizes = (*sizes, classes)
+        classes = checks.whole("classes", classes)
+        checks.one_of("activation", activation, sorted(ACTIVATIONS))
+        self.image_shape, self.kernel = image_shape, kernel
+        pool, conv = MaxPool(2, 2), Conv(padding=(kernel // 2, kernel // 2))
+        reads = [(Reshape(image_shape),), *((pool,) for _ in channels[1:]), (pool, Flatten())]
+        layers = [Layer(conv, activation, reading) for reading in reads[:-1]] + [Layer(Dense(), "linear", reads[-1])]
+        shapes = [(n_out, n_in, kernel, kernel) for n_in, n_out in zip((c, *channels[:-1]), channels, strict=True)]
+        shapes.append((classes, channels[-1] * (height // halvings) * (width // halvings)))
+        sizes = [c * height * width, *(n * (height >> l) * (width >> l) for l, n in enumerate(channels)), classes]
+        super().__init__(layers, sizes, (c * height * width,), shapes, init=init, seed=seed, dtype=dtype)
 
     def extra_repr(self) -> str:
         channels = "-".join(str(self.weight(layer).shape[0]) for layer in range(1, self.depth + 1))
         return f"{'×'.join(map(str, self.image_shape))}, {channels}, {self.activation}"
-
-    def _read(self, layer: int, below: Tensor) -> Tensor:
-        """What the weights of ``layer`` see: the image, a pooled map, or the flattened last map."""
-        if layer == 1:
-            return below.reshape(-1, *self.image_shape)
-        pooled = F.max_pool2d(below, 2)
-        return pooled.flatten(1) if layer == self.depth else pooled
-
-    def current(self, layer: int, below: Tensor) -> Tensor:
-        read = self._read(layer, below)
-        if layer == self.depth:
-            return F.linear(read, self.weight(layer), self.bias(layer))
-        return F.conv2d(read, self.weight(layer), self.bias(layer), padding=self.kernel // 2)
-
-    def set_gradient(self, layer: int, delta: Tensor, below: Tensor) -> None:
-        read, weight = self._read(layer, below), self.weight(layer)
-        if layer == self.depth:
-            torch.mm(delta.T, read, out=_buffer(weight))
-            torch.sum(delta, 0, out=_buffer(self.bias(layer)))
-            return
-        gradient = torch.nn.grad.conv2d_weight(read, weight.shape, delta, padding=self.kernel // 2)
-        _buffer(weight).copy_(gradient)
-        torch.sum(delta, (0, 2, 3), out=_buffer(self.bias(layer)))
-
-    def send_back(self, layer: int, delta: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
-        if layer == self.depth:
-            pooled, places = F.max_pool2d(below, 2, return_indices=True)
-            error = (delta @ feedback.T).view_as(pooled)
-        else:
-            forward_shaped = feedback.transpose(0, 1)
-            error = F.conv_transpose2d(delta, forward_shaped, padding=self.kernel // 2)
-            if layer == 1:
-                return error.flatten(1)
-            _, places = F.max_pool2d(below, 2, return_indices=True)
-        # Only the unit that won its 2 × 2 window was read, so only it receives the error.
-        return F.max_unpool2d(error, places, 2, output_size=below.shape[-2:])
-
-    def _fans(self, layer: int) -> tuple[int, int]:
-        n_out, n_in = self.weight(layer).shape[:2]
-        area = self.weight(layer)[0, 0].numel()
-        return n_in * area, n_out * area

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from bioplaus_lite import checks
 from bioplaus_lite.rules import LearningRule
 
 __all__ = ["History", "batches", "evaluate", "fit", "frozen"]
 
 Batch = tuple[Tensor, Tensor]
+MakesOptimizer = torch.optim.Optimizer | Callable[[list[dict]], torch.optim.Optimizer]
 
 
 class History:
@@ -79,30 +81,42 @@ def frozen(rule: LearningRule):
             p.grad = gradient
 
 
-def check_labelled(x: Tensor, y: Tensor, what: str = "data") -> None:
-    """Raise ``ValueError`` unless ``x`` and ``y`` are a non-empty set of as many examples as labels."""
-    if len(x) == 0 or len(x) != len(y):
-        raise ValueError(f"{what}: {len(x)} examples and {len(y)} labels; both must be equal and at least 1")
-
-
 def batches(x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None):
     """Yield ``(x, y)`` batches; shuffled if there is a ``generator``. The last one may be smaller.
 
     Raises:
+        TypeError: ``x`` or ``y`` is not a tensor.
         ValueError: ``batch_size`` is not a positive whole number, or ``x`` and ``y`` do not match.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a positive whole number, not {batch_size!r}")
-    check_labelled(x, y)
+    batch_size = checks.whole("batch_size", batch_size)
+    x, y = checks.labelled((x, y))
     order = torch.randperm(len(x), generator=generator) if generator else torch.arange(len(x))
     for part in order.split(batch_size):
         yield x[part], y[part]
 
 
+def _check(rule: LearningRule, data: Batch, name: str) -> Batch:
+    """A labelled set, if the rule can take all of it."""
+    x, y = checks.labelled(data, name)
+    try:
+        checks.labels(y, len(x), rule.network.sizes[-1])
+        rule.network.check_input(x)
+        checks.finite_input(x)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from None
+    return x, y
+
+
 @torch.no_grad()
 def evaluate(rule: LearningRule, x: Tensor, y: Tensor, *, batch_size: int = 1000) -> dict[str, float]:
-    """Mean cross-entropy ``loss`` (nats) and ``accuracy`` (fraction) of the rule's scores on a labelled set."""
-    check_labelled(x, y)
+    """Mean cross-entropy ``loss`` (nats) and ``accuracy`` (fraction) of the rule's scores on a labelled set.
+
+    Raises:
+        TypeError: ``x`` or ``y`` is not a tensor.
+        ValueError: the examples do not fit the network, or the labels are not int64 classes, one an example.
+    """
+    batch_size = checks.whole("batch_size", batch_size)
+    x, y = _check(rule, (x, y), "data")
     loss, correct = 0.0, 0
     with frozen(rule):
         for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):
@@ -119,8 +133,9 @@ def fit(
     *,
     epochs: int = 1,
     batch_size: int = 100,
-    optimizer: torch.optim.Optimizer | Callable[[list[dict]], torch.optim.Optimizer] | None = None,
+    optimizer: MakesOptimizer | Mapping[str, MakesOptimizer] | None = None,
     scheduler: Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler] | None = None,
+    turns: Sequence[str] = (),
     seed: int = 0,
     measure: Callable[[LearningRule], Mapping[str, float]] | None = None,
     every: int | None = None,
@@ -135,9 +150,13 @@ def fit(
         test: the same, to be evaluated at every record; or several such sets by name, each a split of its own.
         epochs: passes over the training set; 0 only measures.
         batch_size: examples a step.
-        optimizer: a torch optimiser, or a function that makes one from ``rule.parameter_groups()``;
-            by default ``SGD(lr=0.1, momentum=0.9)``.
-        scheduler: makes a scheduler from the optimiser; it steps once an epoch.
+        optimizer: a torch optimiser, or a function that makes one from ``rule.parameter_groups()``; by default
+            ``SGD(lr=0.1, momentum=0.9)``, and for a rule that learns online its own rates. With ``turns`` also such a
+            thing for each phase, by name.
+        scheduler: makes a scheduler from the optimiser; it steps once an epoch, or once a round of turns.
+        turns: phases of the rule that take turns, an epoch each: with ``("inverse", "forward")`` ten epochs are five of
+            each. An optimiser keeps its moments through the turns of others. At the end the rule is in the phase in
+            which it was.
         seed: of the order of the examples.
         measure: ``measure(rule)`` returns further values, recorded under the split ``rule``.
         every: examples between two records; by default one epoch. State zero is always recorded.
@@ -152,24 +171,20 @@ def fit(
         ValueError: a number is out of range or the data do not fit the network.
         FloatingPointError: the training diverged; its attribute ``history`` is what was recorded until then.
     """
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 0:
-        raise ValueError(f"epochs must be a whole number of at least 0, not {epochs!r}")
-    x, y = train
-    check_labelled(x, y, "train")
-    every = len(x) if every is None else every
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
-        raise ValueError(f"every must be a positive number of examples, not {every!r}")
-    for mark in marks:
-        if isinstance(mark, bool) or not isinstance(mark, int) or mark < 1:
-            raise ValueError(f"marks must be positive numbers of examples, not {mark!r}")
-    if optimizer is None:
-        optimizer = torch.optim.SGD(rule.parameter_groups(), lr=0.1, momentum=0.9)
-    elif not isinstance(optimizer, torch.optim.Optimizer):
-        optimizer = optimizer(rule.parameter_groups())
-    schedule = scheduler(optimizer) if scheduler else None
-    generator = torch.Generator().manual_seed(seed)
+    epochs = checks.whole("epochs", epochs, 0)
+    batch_size = checks.whole("batch_size", batch_size)
+    x, y = _check(rule, train, "train")
+    every = len(x) if every is None else checks.whole("every", every)
+    if isinstance(marks, str) or not isinstance(marks, Iterable):
+        raise ValueError(f"marks must be a sequence of numbers of examples, not {marks!r}")
+    marks = [checks.whole("every entry of marks", mark) for mark in marks]
+    turns = [checks.one_of("phase", phase, rule.phases) for phase in ([turns] if isinstance(turns, str) else turns)]
+    optimizers = _optimizers(rule, optimizer, turns)
+    schedules = [scheduler(one) for one in dict.fromkeys(optimizers.values())] if scheduler else []
+    generator = torch.Generator().manual_seed(checks.seed("seed", seed))
     history, examples, seconds, running = History(), 0, 0.0, []
-    evaluated = test if isinstance(test, Mapping) else {"test": test} if test is not None else {}
+    sets = test if isinstance(test, Mapping) else {"test": test} if test is not None else {}
+    evaluated = {split: _check(rule, labelled, split) for split, labelled in sets.items()}
     told = progress if callable(progress) else lambda examples, total: None
 
     def record() -> None:
@@ -185,12 +200,14 @@ def fit(
 
     rule.train()
     record()
-    with tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None) as bar:
+    with _phase_kept(rule), tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None) as bar:
         for epoch in range(epochs):
+            if turns:
+                rule.phase = turns[epoch % len(turns)]
             for xb, yb in batches(x, y, batch_size, generator):
                 start = time.perf_counter()
                 try:
-                    running.append((rule.learn(xb, yb, optimizer), len(xb)))
+                    running.append((rule.learn(xb, yb, optimizers[rule.phase]), len(xb)))
                 except FloatingPointError as error:
                     error.history = history
                     raise
@@ -201,9 +218,46 @@ def fit(
                 told(examples, epochs * len(x))
                 if crossed:
                     record()
-            if schedule:
-                schedule.step()
+            if not turns or (epoch + 1) % len(turns) == 0:
+                for schedule in schedules:
+                    schedule.step()
             bar.set_postfix(epoch=epoch + 1)
     if running:
         record()
     return history
+
+
+@contextmanager
+def _phase_kept(rule: LearningRule):
+    phase = rule.phase
+    try:
+        yield
+    finally:
+        rule.phase = phase
+
+
+def _optimizers(
+    rule: LearningRule, given: MakesOptimizer | Mapping[str, MakesOptimizer] | None, turns: Sequence[str]
+) -> dict[str, torch.optim.Optimizer]:
+    """``{phase: optimiser}``, the same one for all unless each phase is given its own."""
+    phases = list(dict.fromkeys(turns)) or [rule.phase]
+    if isinstance(given, Mapping):
+        for phase in given:
+            checks.one_of("phase", phase, phases)
+        if missing := [phase for phase in phases if phase not in given]:
+            raise ValueError(f"optimizer: there is none for the phase {missing[0]!r}; each of {phases} needs one")
+        return {phase: _optimizer(rule, one) for phase, one in given.items()}
+    return dict.fromkeys(phases, _optimizer(rule, given))
+
+
+def _optimizer(rule: LearningRule, given: MakesOptimizer | None) -> torch.optim.Optimizer:
+    if isinstance(given, torch.optim.Optimizer):
+        return given
+    groups = rule.parameter_groups()
+    if given is None:
+        return torch.optim.SGD(groups, lr=0.1, **({} if rule.online else {"momentum": 0.9}))
+    if not callable(given):
+        raise TypeError(
+            f"optimizer must be a torch optimiser or a function that makes one of groups, not {type(given).__name__}"
+        )
+    return given(groups)

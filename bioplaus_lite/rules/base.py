@@ -1,4 +1,4 @@
-"""What every learning rule is: a network plus a way of assigning credit.
+"""What every learning rule is: a network, and for each synapse the two signals that meet there.
 
 A rule fills ``.grad`` and any optimiser steps. ``loss.backward()`` in an ordinary PyTorch loop becomes
 ``rule.assign_gradients(x, y)``; everything else in the loop stays.
@@ -7,15 +7,21 @@ A rule fills ``.grad`` and any optimiser steps. ``loss.backward()`` in an ordina
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bioplaus_lite.networks import Network
+from bioplaus_lite import checks
+from bioplaus_lite.networks import Dense, Layer, Network
 
-__all__ = ["LayeredRule", "LearningRule", "cross_entropy_and_error"]
+__all__ = ["LearningRule", "Synapse", "Trace", "cross_entropy_and_error"]
+
+_OWN = Layer(Dense(), "linear")  # how weights act that are a rule's own
 
 
 def cross_entropy_and_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,64 +38,226 @@ def cross_entropy_and_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
         The loss, a scalar, and the error, shape ``(batch, classes)``.
 
     Raises:
+        TypeError: ``labels`` is not a tensor.
         ValueError: ``labels`` has another shape or dtype, or holds a value outside the classes.
     """
     batch, classes = scores.shape
-    if labels.dtype != torch.int64 or labels.shape != (batch,):
-        raise ValueError(f"labels must be int64 of shape ({batch},), not {labels.dtype} of {tuple(labels.shape)}")
-    low, high = map(int, torch.aminmax(labels))
-    if low < 0 or high >= classes:
-        raise ValueError(f"label {low if low < 0 else high} is outside 0 … {classes - 1}")
+    checks.labels(labels, batch, classes)
     log_p = torch.log_softmax(scores, 1)
     loss = F.nll_loss(log_p, labels)
     error = log_p.exp().scatter_(1, labels.unsqueeze(1), -1.0, reduce="add")
     return loss, error.div_(batch)
 
 
+class Trace(NamedTuple):
+    """The passes upward, which do not depend on the answer.
+
+    Attributes:
+        h: ``h_0 … h_L`` of the clean pass, a row an example.
+        more: what else a rule sees on its way up, by name: a noisy pass, a free phase, voltages.
+    """
+
+    h: list[Tensor]
+    more: dict[str, Any]
+
+
+class Synapse(NamedTuple):
+    r"""The two signals that meet at the synapses of one set of weights, and what they make of them.
+
+    .. math:: \nabla = \textstyle\sum_{\text{batch}} \text{post}\; \text{pre}^\top + \text{decay} \cdot W
+
+    One set of weights may be named more than once; the contributions add.
+
+    Attributes:
+        weight: ``"W2"``, ``"B3"``: the name of a parameter, of the network or of the rule.
+        post: signal at the unit that the synapse reaches, ``(batch, n_post)`` or maps.
+        pre: signal at the unit that it comes from, ``(batch, n_pre)`` or maps.
+        bias: name of the parameter that takes ``Σ_batch post``.
+        decay: added times the weight itself; a number, or one value a unit, ``(n_post, 1)``.
+        total: stands for the sum where it is not worked out as one of outer products: a tensor in the shape of the
+            weights, or the name of the weights whose sum, transposed, it is.
+    """
+
+    weight: str
+    post: Tensor
+    pre: Tensor
+    bias: str | None = None
+    decay: float | Tensor = 0.0
+    total: Tensor | str | None = None
+
+
 class LearningRule(nn.Module):
     """A network and a way of assigning credit to its weights.
 
+    A rule of your own says what :meth:`synapses` are, and no more is needed: ``fit``, every measure and every figure
+    take it. The passes are: :meth:`observe` (up), :meth:`answer` (loss and error at the top), :meth:`synapses` (the
+    signals that meet, whatever way they came). Each use of a weight *downward* goes through :meth:`feedback`.
+
     In training mode (``rule.train()``, the default) a rule may also move state of its own when it assigns
     gradients: mirrored feedback weights, redrawn feedback, weight decay. In evaluation mode (``rule.eval()``)
-    :meth:`assign_gradients` only answers, and changes nothing but ``.grad``; the diagnostics use this.
+    :meth:`assign_gradients` only answers, and changes nothing but ``.grad``: generators are put back where they were.
+
+    Weights that no synapse names, and weights held by ``requires_grad_(False)``, have ``.grad`` ``None``, so that no
+    optimiser moves them.
 
     Args:
         network: the layers to train.
+
+    Raises:
+        TypeError: ``network`` is not a network, or not of a kind that the rule takes.
     """
+
+    #: The kinds of network that the rule takes.
+    takes: ClassVar[type[Network] | tuple[type[Network], ...]] = Network
+    #: What it can do in a step, by name; the first is what it does unless told otherwise, and in evaluation mode.
+    phases: ClassVar[tuple[str, ...]] = ("all",)
+    #: Whether it learns from one example after another, with a state that carries over: then :meth:`learn` takes its
+    #: rates from the optimiser's groups, and nothing else.
+    online: ClassVar[bool] = False
 
     network: Network
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         if not isinstance(network, Network):
-            raise TypeError(f"network must be a bioplaus_lite Network (MLP, CNN), not {type(network).__name__}")
+            raise TypeError(
+                f"network must be a bioplaus_lite Network (MLP, CNN, from_module), not {type(network).__name__}"
+            )
+        if not isinstance(network, self.takes):
+            kinds = self.takes if isinstance(self.takes, tuple) else (self.takes,)
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise TypeError(f"{type(self).__name__} takes a {names}, not a {type(network).__name__}")
         self.network = network
+        self._phase = self.phases[0]
+
+    # ---- What a rule says ----
+
+    def prepare(self) -> None:
+        """What happens once a batch before credit is assigned, in training mode only: mirrors, redrawn signs."""
+
+    def observe(self, x: Tensor) -> Trace:
+        """The passes upward for inputs ``(batch, …)``; draws nothing that :attr:`phase` does not use."""
+        return Trace(self.network.activities(x), {})
+
+    def answer(self, trace: Trace, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss, a scalar, and the error at the top, ``(batch, n_L)``: by default of the mean cross-entropy."""
+        return cross_entropy_and_error(trace.h[-1], y)
+
+    def feedback(self, layer: int) -> Tensor:
+        """Weights that carry a signal of ``layer`` (2 … L) down to ``layer - 1``, in the shape of ``W_layerᵀ``.
+
+        Every use of a weight downward goes through here: what reads ``W`` in it transports weights.
+
+        Raises:
+            NotImplementedError: the rule sends nothing down.
+        """
+        raise NotImplementedError(f"{type(self).__name__} sends nothing down")
+
+    def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
+        """Yield what meets at each set of weights that learns.
+
+        Args:
+            trace: of :meth:`observe`.
+            error: of :meth:`answer`.
+            y: ``(batch,)``, int64 labels, for passes that depend on the answer.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must say what its synapses are")
+
+    def finish(self, name: str, gradient: Tensor) -> None:
+        """Change the summed gradient of a weight in place, before its decay is added; by default nothing."""
+
+    def objective(self, scores: Tensor, y: Tensor) -> Tensor:
+        """The loss that the rule descends, a differentiable scalar: what the measures take the true gradient of.
+
+        Cross-entropy, unless a rule says otherwise.
+        """
+        return F.cross_entropy(scores, y)
+
+    def forward_path(self, layer: int) -> Tensor:
+        """The forward weights that ``feedback(layer)`` answers, dense, shaped as its transpose: ``W_layer``."""
+        return self.network.weight(layer).detach()
+
+    def sender(self, layer: int) -> int:
+        """The layer whose error travels through ``feedback(layer)``."""
+        return layer
+
+    # ---- What callers ask ----
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores of shape ``(batch, n_L)`` for inputs of shape ``(batch, n_0)``."""
         return self.network(x)
 
+    @property
+    def phase(self) -> str:
+        """What the rule does in a step of training, one of :attr:`phases`.
+
+        Raises:
+            ValueError: it is set to anything else.
+        """
+        return self._phase
+
+    @phase.setter
+    def phase(self, name: str) -> None:
+        self._phase = checks.one_of("phase", name, self.phases)
+
+    @property
+    def acts(self) -> str:
+        """The phase that counts now: :attr:`phase` in training mode, the first of :attr:`phases` in evaluation."""
+        return self._phase if self.training else self.phases[0]
+
+    @torch.no_grad()
     def assign_gradients(self, x: Tensor, y: Tensor) -> Tensor:
         """Write each learned parameter's pseudo-gradient to ``.grad``; return the mean loss, a scalar.
 
-        The gradients are overwritten, not added to: no ``zero_grad`` is needed.
+        The gradients are overwritten, not added to: no ``zero_grad`` is needed. A rule that learns online
+        (:attr:`online`) shows all examples to the same weights here, and gives the mean of what it would have done.
 
         Args:
             x: ``(batch, n_0)``, floating point.
             y: ``(batch,)``, int64 labels.
 
         Raises:
-            ValueError: a shape, a dtype or a label is wrong, or the input is not finite.
-            FloatingPointError: the input is finite and the loss is not: training has diverged.
+            TypeError: something is not a tensor.
+            ValueError: the input has another shape, dtype or place than the network, is not finite, or a label is not
+                a class.
+            FloatingPointError: the loss is not finite: training has diverged.
+            RuntimeError: automatic mixed precision is on.
         """
-        raise NotImplementedError
 
-    def objective(self, scores: Tensor, y: Tensor) -> Tensor:
-        """The loss that the rule descends, a differentiable scalar: what the diagnostics take the true gradient of.
+        def gradient_of(parameter: nn.Parameter) -> Tensor | None:
+            if not parameter.requires_grad:
+                return None
+            if parameter.grad is None:  # writing in place later spares an allocation a step
+                parameter.grad = torch.empty_like(parameter)
+            return parameter.grad
 
-        Cross-entropy, unless a rule says otherwise.
+        with nullcontext() if self.training else self.as_it_is():
+            loss, synapses = self.credit(x, y)
+            summed = self._sum(synapses, gradient_of)
+        for parameter in self.parameters():
+            if parameter not in summed:
+                parameter.grad = None
+        return loss
+
+    @torch.no_grad()
+    def gradients(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """``{name: pseudo-gradient}`` of every weight that a synapse names, held ones too; nothing else is touched."""
+        with self.as_it_is():
+            return {self._name(p): g for p, g in self._sum(self.credit(x, y)[1], torch.empty_like).items()}
+
+    @torch.no_grad()
+    def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
+        """What the rule can show of its way of learning, by name and layer, a row an example. Nothing is moved.
+
+        ``error``: ``δ_l``, what stands for ``∂L/∂a_l`` of the mean loss: the ``post`` of ``W_l``, unless several
+        signals meet there. Rules add what they have: ``target``, ``apical`` …
         """
-        return F.cross_entropy(scores, y)
+        with self.as_it_is():
+            return {"error": self._errors_of(self.credit(x, y)[1])}
+
+    def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
+        """``{l: δ_l}``: the ``error`` of :meth:`signals`, shapes as the activities."""
+        return self.signals(x, y)["error"]
 
     def learn(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step of learning: assign gradients, then let ``optimizer`` step. Returns the loss before it."""
@@ -108,66 +276,133 @@ class LearningRule(nn.Module):
         groups = [{"params": forward, "name": "forward"}]
         return [*groups, {"params": feedback, "name": "feedback"}] if feedback else groups
 
-    def _refuse_nonfinite(self, x: Tensor, loss: Tensor) -> None:
-        # The loss of a batch is finite only if everything on its way was, so the input is read only when it is not.
-        if math.isfinite(loss.item()):
-            return
-        if not torch.isfinite(x).all():
-            bad = x[~torch.isfinite(x)][0].item()
-            raise ValueError(f"input holds {bad}; every value must be finite")
-        raise FloatingPointError(f"the loss is {loss.item()}: training has diverged, try a smaller learning rate")
-
-
-class LayeredRule(LearningRule):
-    r"""Rules that carry an error down the layers, each through feedback weights of its own choice.
-
-    .. math:: \delta_{l} = (B_{l+1}\, \delta_{l+1}) \odot \sigma'(a_l), \qquad
-              \nabla W_l = \sum_{\text{batch}} \delta_l h_{l-1}^\top
-
-    A subclass says only what :meth:`feedback` is. Backpropagation is the member with ``B = Wᵀ``.
-    """
-
-    def feedback(self, layer: int) -> Tensor:
-        """Weights that carry the error of ``layer`` down to ``layer - 1``, in the shape of ``W_layerᵀ``.
-
-        For a dense layer ``(n_{l-1}, n_l)``. Defined for layers 2 … L: nothing below the first layer learns.
-        """
-        raise NotImplementedError
-
-    def before_assigning(self) -> None:
-        """Hook for rules whose feedback weights move; called once a batch, in training mode only."""
-
-    def layer_errors(self, activities: list[Tensor], output_error: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(l, δ_l)`` from the top layer down. ``δ_l`` has the shape of ``h_l``."""
-        network, delta = self.network, output_error
-        for layer in range(network.depth, 0, -1):
-            yield layer, delta
-            if layer > 1:
-                below = activities[layer - 1]
-                error = network.send_back(layer, delta, self.feedback(layer), below)
-                delta = error.mul_(network.slope(layer - 1, below))
-
-    @torch.no_grad()
-    def assign_gradients(self, x: Tensor, y: Tensor) -> Tensor:
+    def credit(self, x: Tensor, y: Tensor) -> tuple[Tensor, Iterable[Synapse]]:
+        """Loss and synapses of a batch, checked: observe, answer, prepare. Only compiled models do it otherwise."""
+        if torch.is_autocast_enabled(x.device.type if isinstance(x, Tensor) else "cpu"):
+            raise RuntimeError("learning rules compute in the precision of the weights; leave torch.autocast for this")
         self.network.check_input(x)
-        activities = self.network.activities(x)
-        loss, output_error = cross_entropy_and_error(activities[-1], y)
+        trace = self.observe(x)
+        loss, error = self.answer(trace, y)
         self._refuse_nonfinite(x, loss)
         if self.training:
-            self.before_assigning()
-        for layer, delta in self.layer_errors(activities, output_error):
-            self.network.set_gradient(layer, delta, activities[layer - 1])
-        if self.training:
-            self.after_assigning()
-        return loss
+            self.prepare()
+        return loss, self.synapses(trace, error, y)
 
-    def after_assigning(self) -> None:
-        """Hook for rules that add to the gradients (decay, learned feedback); training mode only."""
+    # ---- How it is done ----
 
-    @torch.no_grad()
-    def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """``{l: δ_l}`` for a batch, without touching any ``.grad``. Shapes as the activities."""
-        self.network.check_input(x)
-        activities = self.network.activities(x)
-        _, output_error = cross_entropy_and_error(activities[-1], y)
-        return dict(self.layer_errors(activities, output_error))
+    def _sum(
+        self, synapses: Iterable[Synapse], place: Callable[[nn.Parameter], Tensor | None]
+    ) -> dict[nn.Parameter, Tensor]:
+        """Sum what meets at the synapses into the tensor that ``place`` gives for each weight; ``None`` leaves it out.
+
+        Decays are added when all is summed, so that a sum can be read by what shares it; :meth:`finish` comes last.
+        """
+        sums: dict[nn.Parameter, Tensor] = {}
+        decays: list[tuple[nn.Parameter, float | Tensor]] = []
+
+        def add(parameter: nn.Parameter, write: Callable[[Tensor], Any]) -> None:
+            if parameter in sums:
+                write(more := torch.empty_like(parameter))
+                sums[parameter].add_(more)
+            elif (out := place(parameter)) is not None:
+                write(out)
+                sums[parameter] = out
+
+        for synapse in synapses:
+            parameter, layer = self._weights(synapse.weight)
+            total, decay = synapse.total, synapse.decay
+            if isinstance(total, str):
+                total = self._transposed_sum(total, synapse, sums)
+            if total is None:
+                add(parameter, partial(layer.outer, synapse.post, synapse.pre))
+            elif isinstance(decay, float) and decay and parameter not in sums:
+                add(parameter, partial(_add_decay, total, parameter, decay))  # one pass over the weights, not two
+                decay = 0.0
+            else:
+                add(parameter, partial(_copy, total))
+            if isinstance(decay, Tensor) or decay:
+                decays.append((parameter, decay))
+            if synapse.bias is not None:
+                add(self._weights(synapse.bias)[0], partial(layer.total, synapse.post))
+        for parameter, decay in decays:
+            if parameter in sums:
+                if isinstance(decay, Tensor):
+                    sums[parameter].addcmul_(parameter, decay)
+                else:
+                    sums[parameter].add_(parameter, alpha=decay)
+        if type(self).finish is not LearningRule.finish:
+            for parameter, gradient in sums.items():
+                self.finish(self._name(parameter), gradient)
+        return sums
+
+    def _weights(self, name: str) -> tuple[nn.Parameter, Layer]:
+        """A parameter of the rule or of the network by its name, and the layer that it belongs to."""
+        if name in self._parameters:
+            return self._parameters[name], _OWN
+        parameter = self.network._parameters.get(name)
+        if parameter is None:
+            known = [*self._parameters, *(n for n, p in self.network._parameters.items() if p is not None)]
+            raise ValueError(f"a synapse names the weights {name!r}; there are {', '.join(known)}")
+        return parameter, self.network.layers[int(name[1:]) - 1]
+
+    def _transposed_sum(self, name: str, synapse: Synapse, sums: Mapping[nn.Parameter, Tensor]) -> Tensor:
+        """The sum of the weights ``name``, transposed; worked out here if these weights are held."""
+        parameter, layer = self._weights(name)
+        if parameter not in sums:
+            layer.outer(synapse.pre, synapse.post, own := torch.empty_like(parameter))
+            return own.transpose(0, 1)
+        return sums[parameter].transpose(0, 1)
+
+    def _name(self, parameter: nn.Parameter) -> str:
+        named = (*self._parameters.items(), *self.network._parameters.items())
+        return next(name for name, p in named if p is parameter)
+
+    def _errors_of(self, synapses: Iterable[Synapse]) -> dict[int, Tensor]:
+        """``{l: δ_l}`` for each layer at whose weights one signal meets the activity below."""
+        met: dict[int, list[Tensor]] = {}
+        for synapse in synapses:
+            if synapse.weight.startswith("W") and synapse.weight not in self._parameters:
+                met.setdefault(int(synapse.weight[1:]), []).append(synapse.post)
+        return {layer: signals[0] for layer, signals in met.items() if len(signals) == 1}
+
+    @contextmanager
+    def as_it_is(self) -> Iterator[None]:
+        """In evaluation mode, and with every generator put back at the end: what is asked inside moves nothing."""
+        training, before = self.training, {name: g.get_state() for name, g in self._generators().items()}
+        self.training = False
+        try:
+            yield
+        finally:
+            self.training = training
+            for name, generator in self._generators().items():
+                generator.set_state(before[name])
+
+    def _generators(self) -> dict[str, torch.Generator]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, torch.Generator)}
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What a training needs besides parameters and buffers to go on bit for bit: the phase, places in streams."""
+        return {"phase": self._phase, "generators": {n: g.get_state() for n, g in self._generators().items()}}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Take up the training whose :meth:`get_extra_state` this was."""
+        self.phase = state["phase"]
+        for name, generator in self._generators().items():
+            generator.set_state(state["generators"][name])
+
+    def _refuse_nonfinite(self, x: Tensor, loss: Tensor) -> None:
+        if x.device.type == "meta":
+            return
+        # A saturating activation makes something finite even of an input that is not.
+        if not math.isfinite(loss.item()) or self.network.saturates:
+            checks.finite_input(x)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"the loss is {loss.item()}: training has diverged, try a smaller learning rate")
+
+
+def _copy(total: Tensor, out: Tensor) -> None:
+    out.copy_(total)
+
+
+def _add_decay(total: Tensor, weight: Tensor, decay: float, out: Tensor) -> None:
+    torch.add(total, weight, alpha=decay, out=out)

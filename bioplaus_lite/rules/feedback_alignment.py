@@ -7,14 +7,17 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from bioplaus_lite import checks
 from bioplaus_lite.networks import MLP, Network, uniform_like
-from bioplaus_lite.rules.base import LayeredRule
+from bioplaus_lite.rules.backprop import Backprop
+from bioplaus_lite.rules.base import LearningRule, Synapse, Trace
+from bioplaus_lite.rules.cards import register
 
 __all__ = ["DirectFeedbackAlignment", "FeedbackAlignment", "KolenPollack", "SignSymmetry", "WeightMirror"]
 
 
-class _OwnFeedback(LayeredRule):
-    """Rules that hold feedback weights ``B2 … BL`` of their own, each in the shape of ``W_lᵀ``.
+class _OwnFeedback(Backprop):
+    """Backpropagation through feedback weights ``B2 … BL`` of the rule's own, each in the shape of ``W_lᵀ``.
 
     ``B_l`` is drawn uniform in the range from which ``W_l`` was drawn. In memory it is laid out as ``W_l`` is,
     so that what combines it with ``W_lᵀ`` element by element reads both in order.
@@ -22,7 +25,7 @@ class _OwnFeedback(LayeredRule):
 
     def __init__(self, network: Network, *, seed: int = 1) -> None:
         super().__init__(network)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         for layer in range(2, network.depth + 1):
             drawn = uniform_like(network.weight(layer).detach(), network.half_width(layer), self._generator)
             self._hold(f"B{layer}", drawn.transpose(0, 1))
@@ -34,6 +37,9 @@ class _OwnFeedback(LayeredRule):
         return getattr(self, f"B{layer}")
 
 
+@register(
+    "fa", label="Feedback alignment", short="FA", family="Feedback weights", cite="lillicrap2016", look=("blue", "-")
+)
 class FeedbackAlignment(_OwnFeedback):
     r"""FA: errors travel back through fixed random weights :math:`B_l` in place of :math:`W_l^\top`.
 
@@ -47,7 +53,11 @@ class FeedbackAlignment(_OwnFeedback):
     """
 
 
-class DirectFeedbackAlignment(LayeredRule):
+@register(
+    "dfa", label="Direct feedback alignment", short="DFA", family="Feedback weights", cite="nokland2016",
+    look=("vermilion", "--"),
+)  # fmt: skip
+class DirectFeedbackAlignment(LearningRule):
     r"""DFA: every hidden layer receives the output error directly, through a random matrix of its own.
 
     .. math:: \delta_l = (B_l\, \delta_L) \odot \sigma'(a_l), \qquad B_l : n_l \times n_L
@@ -60,32 +70,60 @@ class DirectFeedbackAlignment(LayeredRule):
 
     Raises:
         TypeError: the network is not an MLP.
+        ValueError: ``seed`` is not one.
 
     Source: Nøkland (2016), eq. 7. Chapter: *Feedback alignment and its family*.
     """
 
+    takes = MLP
+
     def __init__(self, network: Network, *, seed: int = 1) -> None:
         super().__init__(network)
-        if not isinstance(network, MLP):
-            raise TypeError(f"direct feedback alignment is defined here for an MLP, not a {type(network).__name__}")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         n_out = network.sizes[-1]
         for layer in range(1, network.depth):
-            like = network.weight(1).new_empty(network.sizes[layer], n_out)
+            like = network.weight(1).detach().new_empty(network.sizes[layer], n_out)
             self.register_buffer(f"B{layer}", uniform_like(like, n_out**-0.5, generator))
 
     def direct_feedback(self, layer: int) -> Tensor:
         """Weights from the output error to hidden layer ``layer``, shape ``(n_l, n_L)``."""
-        return getattr(self, f"B{layer}")
+        return self._buffers[f"B{layer}"]
 
-    def layer_errors(self, activities: list[Tensor], output_error: Tensor) -> Iterator[tuple[int, Tensor]]:
-        depth = self.network.depth
-        yield depth, output_error
-        for layer in range(depth - 1, 0, -1):
-            error = output_error @ self.direct_feedback(layer).T
-            yield layer, error.mul_(self.network.slope(layer, activities[layer]))
+    def feedback(self, layer: int) -> Tensor:
+        """Weights that carry the *output* error down to ``layer - 1``, ``(n_{l-1}, n_L)``."""
+        return self.direct_feedback(layer - 1)
+
+    def forward_path(self, layer: int) -> Tensor:
+        """``W_L ⋯ W_layer``, from hidden layer ``layer - 1`` to the output."""
+        path = self.network.weight(layer).detach()
+        for above in range(layer + 1, self.network.depth + 1):
+            path = self.network.weight(above).detach() @ path
+        return path
+
+    def sender(self, layer: int) -> int:
+        return self.network.depth
+
+    def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
+        network, h = self.network, trace.h
+        yield Synapse(f"W{network.depth}", post=error, pre=h[-2], bias=network.bias_name(network.depth))
+        for layer in range(network.depth - 1, 0, -1):
+            sent = error @ self.feedback(layer + 1).T
+            post = sent.mul_(network.slope(layer, h[layer]))
+            yield Synapse(f"W{layer}", post, pre=h[layer - 1], bias=network.bias_name(layer))
 
 
+@register(
+    "brsf", label="Sign symmetry (redrawn)", short="brSF", family="Shared signs", cite=("liao2016", "moskovitz2018"),
+    look=("grey", "-."), options={"magnitudes": "redrawn"},
+)  # fmt: skip
+@register(
+    "frsf", label="Sign symmetry (fixed)", short="frSF", family="Shared signs", cite=("liao2016", "moskovitz2018"),
+    look=("orange", "--"), options={"magnitudes": "fixed"},
+)  # fmt: skip
+@register(
+    "usf", label="Sign symmetry (uniform)", short="uSF", family="Shared signs", cite=("liao2016", "moskovitz2018"),
+    look=("sky", "-"), options={"magnitudes": "uniform"},
+)  # fmt: skip
 class SignSymmetry(_OwnFeedback):
     r"""Feedback that shares the *signs* of the forward weights and not their sizes.
 
@@ -107,29 +145,30 @@ class SignSymmetry(_OwnFeedback):
     MAGNITUDES = ("uniform", "fixed", "redrawn")
 
     def __init__(self, network: Network, *, magnitudes: str = "uniform", seed: int = 1) -> None:
-        if magnitudes not in self.MAGNITUDES:
-            raise ValueError(f"unknown magnitudes {magnitudes!r}; choose one of {', '.join(self.MAGNITUDES)}")
         super().__init__(network, seed=seed)
-        self.magnitudes = magnitudes
+        self.magnitudes = checks.one_of("magnitudes", magnitudes, self.MAGNITUDES)
         for layer in range(2, network.depth + 1):
             size = getattr(self, f"B{layer}")
             size.abs_()
             if magnitudes == "uniform":
                 size.fill_(network.weight(layer).detach().square().mean().sqrt())
 
-    def before_assigning(self) -> None:
+    def prepare(self) -> None:
         if self.magnitudes == "redrawn":
             for layer in range(2, self.network.depth + 1):
                 sizes = getattr(self, f"B{layer}")
                 # 256 equal steps from 0 to the half-width: random bytes cost a fifth of uniform floats.
                 draws = torch.empty(-(-sizes.numel() // 8), dtype=torch.int64).random_(generator=self._generator)
                 steps = draws.view(torch.uint8)[: sizes.numel()].view(sizes.transpose(0, 1).shape).transpose(0, 1)
-                torch.add(0.5, steps, out=sizes).mul_(self.network.half_width(layer) / 256)
+                torch.add(0.5, steps.to(sizes.device), out=sizes).mul_(self.network.half_width(layer) / 256)
 
     def feedback(self, layer: int) -> Tensor:
         return self.network.weight(layer).detach().sign().transpose(0, 1).mul_(getattr(self, f"B{layer}"))
 
 
+@register(
+    "weight_mirror", label="Weight mirror", family="Feedback weights", cite="akrout2019", look=("green", "-.")
+)
 class WeightMirror(_OwnFeedback):
     r"""Feedback weights that learn to mirror the forward weights from noise alone.
 
@@ -155,17 +194,14 @@ class WeightMirror(_OwnFeedback):
     Source: Akrout et al. (2019), section 3.1. Chapter: *Feedback alignment and its family*.
     """
 
-    def __init__(self, network: Network, *, rate: float = 5e-4, samples: int = 16, seed: int = 1) -> None:
-        if not isinstance(network, MLP):
-            raise TypeError(f"the weight mirror is defined here for an MLP, not a {type(network).__name__}")
-        if not 0 < rate <= 1:
-            raise ValueError(f"rate must be in (0, 1], not {rate!r}")
-        if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
-            raise ValueError(f"samples must be a positive whole number, not {samples!r}")
-        super().__init__(network, seed=seed)
-        self.rate, self.samples = rate, samples
+    takes = MLP
 
-    def before_assigning(self) -> None:
+    def __init__(self, network: Network, *, rate: float = 5e-4, samples: int = 16, seed: int = 1) -> None:
+        super().__init__(network, seed=seed)
+        self.rate = checks.number("rate", rate, above=0, most=1)
+        self.samples = checks.whole("samples", samples)
+
+    def prepare(self) -> None:
         for layer in range(2, self.network.depth + 1):
             self.mirror(layer)
 
@@ -174,10 +210,14 @@ class WeightMirror(_OwnFeedback):
         """One mirror phase of ``layer``."""
         weight, b = self.network.weight(layer), self.feedback(layer)
         coins = torch.randint(0, 2, (self.samples, weight.shape[1]), generator=self._generator)
-        noise = coins.to(weight.dtype).mul_(2).sub_(1)
+        noise = coins.to(weight).mul_(2).sub_(1)
         b.addmm_(noise.T, noise @ weight.T, beta=1 - self.rate, alpha=self.rate / self.samples)
 
 
+@register(
+    "kolen_pollack", label="Kolen–Pollack", family="Feedback weights", cite=("kolen1994", "akrout2019"),
+    look=("purple", ":"),
+)  # fmt: skip
 class KolenPollack(_OwnFeedback):
     r"""Feedback weights that undergo the same changes as the forward weights, and the same decay.
 
@@ -200,18 +240,19 @@ class KolenPollack(_OwnFeedback):
     """
 
     def __init__(self, network: Network, *, decay: float = 1e-3, seed: int = 1) -> None:
-        if not decay >= 0:
-            raise ValueError(f"decay must be at least 0, not {decay!r}")
         super().__init__(network, seed=seed)
-        self.decay = decay
+        self.decay = checks.number("decay", decay, least=0)
 
     def _hold(self, name: str, value: Tensor) -> None:
         self.register_parameter(name, nn.Parameter(value))
 
-    def after_assigning(self) -> None:
-        for layer in range(2, self.network.depth + 1):
-            weight, b = self.network.weight(layer), self.feedback(layer)
-            if b.grad is None:
-                b.grad = torch.empty_like(b)
-            torch.add(weight.grad.transpose(0, 1), b, alpha=self.decay, out=b.grad)
-            weight.grad.add_(weight, alpha=self.decay)
+    def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
+        decay = self.decay if self.training else 0.0
+        for s in super().synapses(trace, error, y):
+            if s.weight == "W1":
+                yield s
+            else:  # the same two signals meet at B, the other way round
+                yield s._replace(decay=decay)
+                if self.training:
+                    b = s.weight.replace("W", "B")
+                    yield Synapse(b, post=s.pre, pre=s.post, decay=decay, total=s.weight)

@@ -19,15 +19,17 @@ AO-SDTP   the label at ``L``, next to ``z``   ``h + g(ĥ) - g(h)``    ``h`` from
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bioplaus_lite import checks
 from bioplaus_lite.networks import INITS, MLP, Network, uniform_like
-from bioplaus_lite.rules.base import LearningRule, cross_entropy_and_error
+from bioplaus_lite.rules.base import LearningRule, Synapse, Trace
+from bioplaus_lite.rules.cards import register
 
 __all__ = [
     "AuxiliaryOutputSDTP",
@@ -35,14 +37,9 @@ __all__ = [
     "SimplifiedDTP",
     "TargetPropagation",
     "TargetRule",
-    "alternate",
 ]
 
-
-def _check_noise(noise: float) -> float:
-    if not 0 <= noise < math.inf:
-        raise ValueError(f"noise must be at least 0 and finite, not {noise!r}")
-    return noise
+_tanh = partial(MLP, activation="tanh", init="glorot")
 
 
 class TargetRule(LearningRule):
@@ -69,9 +66,9 @@ class TargetRule(LearningRule):
     Losses are summed over units and averaged over the batch. Targets are constants: nothing is differentiated
     through them.
 
-    **Parallel or alternating.** :attr:`trains` says which weights receive gradients in training mode: ``both`` on every
-    batch, only the ``inverse`` ones or only the ``forward`` ones. Weights that do not learn have ``.grad`` ``None``, so
-    that no optimiser moves them. :func:`alternate` switches by turns. In evaluation mode both are always answered.
+    **Parallel or alternating.** The phases are ``both`` (on every batch), ``inverse`` and ``forward``, which name the
+    weights that learn. ``fit(…, turns=("inverse", "forward"))`` gives each an epoch in turn. In evaluation mode both are
+    always answered.
 
     **Two learning rates.** Forward and inverse weights are two parameter groups of one optimiser::
 
@@ -89,8 +86,8 @@ class TargetRule(LearningRule):
         ValueError: the network has no hidden layer, hence nothing to give a target to, or an option is out of range.
     """
 
-    #: What :attr:`trains` can be.
-    PHASES = ("both", "inverse", "forward")
+    takes = MLP
+    phases = ("both", "inverse", "forward")
 
     #: Whether the error of the inverse itself, ``h - g(f(h))``, is added to what it sends down.
     corrects: bool = True
@@ -99,15 +96,13 @@ class TargetRule(LearningRule):
 
     def __init__(self, network: Network, *, noise: float, seed: int = 1) -> None:
         super().__init__(network)
-        if not isinstance(network, MLP):
-            raise TypeError(f"target propagation is defined here for an MLP, not a {type(network).__name__}")
         if network.depth < 2:
             raise ValueError(f"target propagation needs a hidden layer, the sizes {network.sizes} have none")
-        self.noise, self._trains = _check_noise(noise), "both"
-        self._generator = torch.Generator().manual_seed(seed)
+        self.noise = checks.number("noise", noise, least=0)
+        self._generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         for layer in self.inverses:
             n_below, n_above = network.sizes[layer - 1], self.response_size(layer)
-            b = network.weight(layer).new_empty(n_below, n_above)
+            b = network.weight(layer).detach().new_empty(n_below, n_above)
             b = uniform_like(b, INITS["glorot"](n_above, n_below), self._generator)
             self.register_parameter(f"B{layer}", nn.Parameter(b))
             self.register_parameter(f"c{layer}", nn.Parameter(b.new_zeros(n_below)))
@@ -130,32 +125,21 @@ class TargetRule(LearningRule):
 
     # ---- Up and down ----
 
-    @property
-    def trains(self) -> str:
-        """Which weights learn in training mode, ``both``, ``inverse`` or ``forward``.
-
-        Raises:
-            ValueError: it is set to anything else.
-        """
-        return self._trains
-
-    @trains.setter
-    def trains(self, phase: str) -> None:
-        if phase not in self.PHASES:
-            raise ValueError(f"unknown phase {phase!r}; choose one of {', '.join(self.PHASES)}")
-        self._trains = phase
-
     def response_size(self, layer: int) -> int:
         """Number of values that the inverse of ``layer`` reads."""
         return self.network.sizes[layer]
 
     def respond(self, layer: int, below: Tensor) -> Tensor:
         """``f_l``: the answer of ``layer`` to activities ``below``, as its inverse reads it."""
-        return self.network.sigma(self.network.current(layer, below))
+        return self.network.activate(layer, self.network.current(layer, below))
+
+    def feedback(self, layer: int) -> Tensor:
+        """``B_l``, the weights of the inverse of ``layer``, ``(n_{l-1}, values it reads)``."""
+        return self._parameters[f"B{layer}"]
 
     def inverse(self, layer: int, response: Tensor) -> Tensor:
         """``g_l``: the activities ``(batch, n_{l-1})`` that would have made ``layer`` respond like this."""
-        return self.network.sigma(F.linear(response, self._parameters[f"B{layer}"], self._parameters[f"c{layer}"]))
+        return self.network.activate(layer - 1, F.linear(response, self.feedback(layer), self._parameters[f"c{layer}"]))
 
     def send_down(self, layer: int, below: Tensor, response: Tensor, target: Tensor) -> Tensor:
         """Target of ``layer - 1``, in the shape of its activity ``below``.
@@ -177,63 +161,56 @@ class TargetRule(LearningRule):
             if layer > 1:
                 target = self.send_down(layer, activities[layer - 1], activities[layer], target)
 
-    def layer_errors(self, activities: list[Tensor], output_error: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Yield ``(l, δ_l)`` from the top layer down: each is the derivative of its layer's own loss by ``a_l``."""
-        yield self.network.depth, output_error
-        for layer, target in self.layer_targets(activities, output_error):
-            error = (activities[layer] - target).mul_(2 / len(target))
-            yield layer, error.mul_(self.network.slope(layer, activities[layer]))
+    # ---- What the base asks ----
 
-    def inverse_errors(
-        self, activities: list[Tensor], generator: torch.Generator, noise: float
-    ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Yield ``(l, u, r, r - t)`` for each inverse: ``u = f_l(h_{l-1} + ε)`` and ``r = g_l(u)``."""
+    def observe(self, x: Tensor) -> Trace:
+        """Up, and up again from each corrupted activity: ``more["corrupted"]`` is ``{l: (h_{l-1} + ε, u_l)}``."""
+        h = self.network.activities(x)
+        return Trace(h, {"corrupted": self._corrupted(h, self.noise) if self.acts != "forward" else {}})
+
+    def _corrupted(self, h: list[Tensor], noise: float) -> dict[int, tuple[Tensor, Tensor]]:
+        seen = {}
         for layer in self.inverses:
-            clean = activities[layer - 1]
-            corrupted = clean
+            below = h[layer - 1]
             if noise:
-                corrupted = torch.randn(clean.shape, generator=generator, dtype=clean.dtype).mul_(noise).add_(clean)
-            response = self.respond(layer, corrupted)
+                draw = torch.randn(below.shape, generator=self._generator, dtype=below.dtype).to(below.device)
+                below = draw.mul_(noise).add_(below)
+            seen[layer] = below, self.respond(layer, below)
+        return seen
+
+    def inverse_errors(self, trace: Trace) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Yield ``(l, u, r, r - t)`` for each inverse: ``u = f_l(h_{l-1} + ε)`` and ``r = g_l(u)``."""
+        for layer, (corrupted, response) in trace.more["corrupted"].items():
             rebuilt = self.inverse(layer, response)
-            yield layer, response, rebuilt, rebuilt - (clean if self.denoises else corrupted)
+            yield layer, response, rebuilt, rebuilt - (trace.h[layer - 1] if self.denoises else corrupted)
+
+    def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
+        network, h = self.network, trace.h
+        if self.acts != "inverse":
+            yield Synapse(f"W{network.depth}", post=error, pre=h[-2], bias=f"b{network.depth}")
+            for layer, target in self.layer_targets(h, error):
+                post = (h[layer] - target).mul_(2 / len(target)).mul_(network.slope(layer, h[layer]))
+                yield Synapse(f"W{layer}", post, pre=h[layer - 1], bias=f"b{layer}")
+        for layer, response, rebuilt, miss in self.inverse_errors(trace):
+            # σ' as a function of the activity serves the inverse too: it has the activation of layer l - 1.
+            post = miss.mul_(2 / len(miss)).mul_(network.slope(layer - 1, rebuilt))
+            yield Synapse(f"B{layer}", post, pre=response, bias=f"c{layer}")
 
     # ---- What callers ask ----
 
     @torch.no_grad()
-    def assign_gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        activities, loss, output_error = self._run(x, y)
-        self._refuse_nonfinite(x, loss)
-        learns = self.trains if self.training else "both"
-        if learns != "inverse":
-            for layer, delta in self.layer_errors(activities, output_error):
-                self.network.set_gradient(layer, delta, activities[layer - 1])
-        if learns != "forward":
-            generator = self._generator if self.training else self._generator.clone_state()
-            for layer, response, rebuilt, miss in self.inverse_errors(activities, generator, self.noise):
-                # σ' as a function of the activity serves the inverse too: it has the activation of layer l - 1.
-                rho = miss.mul_(2 / len(miss)).mul_(self.network.slope(layer - 1, rebuilt))
-                b, c = self._parameters[f"B{layer}"], self._parameters[f"c{layer}"]
-                for p in (b, c):
-                    p.grad = torch.empty_like(p) if p.grad is None else p.grad
-                torch.mm(rho.T, response, out=b.grad)
-                torch.sum(rho, 0, out=c.grad)
-        if learns != "both":
-            resting = self.network.parameters() if learns == "inverse" else self.parameters(recurse=False)
-            for p in resting:
-                p.grad = None
-        return loss
+    def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
+        """``error`` of every layer, and ``target``, ``ĥ_l``, of the hidden ones, each ``(batch, n_l)``."""
+        with self.as_it_is():
+            self.network.check_input(x)
+            trace = Trace(self.network.activities(x), {"corrupted": {}})
+            _, error = self.answer(trace, y)
+            found = {"error": self._errors_of(self.synapses(trace, error, y))}
+            return found | {"target": dict(self.layer_targets(trace.h, error))}
 
-    @torch.no_grad()
     def targets(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """``{l: ĥ_l}`` for the hidden layers, each ``(batch, n_l)``."""
-        activities, _, output_error = self._run(x, y)
-        return dict(self.layer_targets(activities, output_error))
-
-    @torch.no_grad()
-    def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """``{l: δ_l}`` for all layers, each ``(batch, n_l)``, without touching any ``.grad``."""
-        activities, _, output_error = self._run(x, y)
-        return dict(self.layer_errors(activities, output_error))
+        """``{l: ĥ_l}``: the ``target`` of :meth:`signals`."""
+        return self.signals(x, y)["target"]
 
     @torch.no_grad()
     def reconstruction(self, x: Tensor, *, noise: float | None = None) -> dict[int, float]:
@@ -248,16 +225,16 @@ class TargetRule(LearningRule):
             ValueError: the input has the wrong shape or dtype, or ``noise`` is out of range.
         """
         self.network.check_input(x)
-        noise, generator = self.noise if noise is None else _check_noise(noise), self._generator.clone_state()
-        parts = self.inverse_errors(self.network.activities(x), generator, noise)
-        return {layer: (miss.square().sum() / len(x)).item() for layer, _, _, miss in parts}
-
-    def _run(self, x: Tensor, y: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        self.network.check_input(x)
-        activities = self.network.activities(x)
-        return activities, *cross_entropy_and_error(activities[-1], y)
+        noise = self.noise if noise is None else checks.number("noise", noise, least=0)
+        with self.as_it_is():
+            h = self.network.activities(x)
+            parts = self.inverse_errors(Trace(h, {"corrupted": self._corrupted(h, noise)}))
+            return {layer: (miss.square().sum() / len(x)).item() for layer, _, _, miss in parts}
 
 
+@register(
+    "tp", label="Target propagation", short="TP", family="Targets", cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh, look=("grey", ":"),
+)  # fmt: skip
 class TargetPropagation(TargetRule):
     r"""TP: targets are what the inverses make of the targets above.
 
@@ -285,14 +262,21 @@ class TargetPropagation(TargetRule):
 
     def __init__(self, network: Network, *, alpha: float = 0.3277, noise: float = 0.3598, seed: int = 1) -> None:
         super().__init__(network, noise=noise, seed=seed)
-        if not 0 < alpha < math.inf:
-            raise ValueError(f"alpha must be positive and finite, not {alpha!r}")
-        self.alpha = alpha
+        self.alpha = checks.number("alpha", alpha, above=0)
+
+    def feedback(self, layer: int) -> Tensor:
+        """``B_l`` of an inverse; of the last layer ``W_Lᵀ``, the one weight that is transported."""
+        if layer == self.network.depth:
+            return self.network.weight(layer).transpose(0, 1)
+        return super().feedback(layer)
 
     def first_target(self, activities: list[Tensor], output_error: Tensor) -> Tensor:
-        return torch.addmm(activities[-2], output_error, self.network.weight(self.network.depth), alpha=-self.alpha)
+        return torch.addmm(activities[-2], output_error, self.feedback(self.network.depth).T, alpha=-self.alpha)
 
 
+@register(
+    "dtp", label="Difference target propagation", short="DTP", family="Targets", cite="lee2015", network=_tanh, look=("green", "--"),
+)  # fmt: skip
 class DifferenceTargetPropagation(TargetPropagation):
     r"""DTP: TP with a linear correction for what the inverse misses.
 
@@ -320,6 +304,9 @@ class DifferenceTargetPropagation(TargetPropagation):
     corrects = True
 
 
+@register(
+    "sdtp", label="Simplified DTP", short="SDTP", family="Targets", cite="bartunov2018", network=_tanh, look=("orange", "-."),
+)  # fmt: skip
 class SimplifiedDTP(TargetRule):
     r"""SDTP: DTP without weight transport. The first target is the right answer itself.
 
@@ -348,9 +335,7 @@ class SimplifiedDTP(TargetRule):
 
     def __init__(self, network: Network, *, noise: float = 0.214, step: float = 1.0, seed: int = 1) -> None:
         super().__init__(network, noise=noise, seed=seed)
-        if not 0 < step <= 1:
-            raise ValueError(f"step must be in (0, 1], not {step!r}")
-        self.step = step
+        self.step = checks.number("step", step, above=0, most=1)
 
     @property
     def inverses(self) -> range:
@@ -375,6 +360,9 @@ class SimplifiedDTP(TargetRule):
         return torch.softmax(scores, 1)
 
 
+@register(
+    "ao_sdtp", label="SDTP with auxiliary output", short="AO-SDTP", family="Targets", cite="bartunov2018", network=_tanh, look=("blue", ":"),
+)  # fmt: skip
 class AuxiliaryOutputSDTP(SimplifiedDTP):
     r"""AO-SDTP: SDTP whose topmost inverse also reads an auxiliary output ``z``, random features of ``h_{L-1}``.
 
@@ -399,11 +387,10 @@ class AuxiliaryOutputSDTP(SimplifiedDTP):
     def __init__(
         self, network: Network, *, auxiliary: int = 512, noise: float = 0.214, step: float = 1.0, seed: int = 1
     ) -> None:
-        if isinstance(auxiliary, bool) or not isinstance(auxiliary, int) or auxiliary < 1:
-            raise ValueError(f"auxiliary must be a positive whole number, not {auxiliary!r}")
-        self.auxiliary = auxiliary  # first: the size of the topmost inverse depends on it
+        # First: the size of the topmost inverse depends on it.
+        self.auxiliary = checks.whole("auxiliary", auxiliary)
         super().__init__(network, noise=noise, step=step, seed=seed)
-        u = network.weight(1).new_empty(auxiliary, network.sizes[-2])
+        u = network.weight(1).detach().new_empty(auxiliary, network.sizes[-2])
         self.register_buffer("U", uniform_like(u, INITS["glorot"](network.sizes[-2], auxiliary), self._generator))
 
     def response_size(self, layer: int) -> int:
@@ -411,28 +398,3 @@ class AuxiliaryOutputSDTP(SimplifiedDTP):
 
     def output_response(self, scores: Tensor, below: Tensor) -> Tensor:
         return torch.cat([super().output_response(scores, below), below @ self.U.T], 1)
-
-
-class _Turns:
-    """Steps once an epoch, as a scheduler does."""
-
-    def __init__(self, rule: TargetRule) -> None:
-        self.rule = rule
-        rule.trains = "inverse"
-
-    def step(self) -> None:
-        self.rule.trains = "forward" if self.rule.trains == "inverse" else "inverse"
-
-
-def alternate(rule: TargetRule) -> Callable[[torch.optim.Optimizer], _Turns]:
-    """An epoch of inverse training, then one of forward training, and so on: ``fit(…, scheduler=alternate(rule))``.
-
-    An epoch of :func:`~bioplaus_lite.training.fit` is then a pass over the data in *one* of the phases: 2 n epochs are
-    n of each. In a loop of your own, set ``rule.trains``. Afterwards ``rule.trains`` is whatever phase comes next.
-
-    Raises:
-        TypeError: the rule has no inverses to train by turns.
-    """
-    if not isinstance(rule, TargetRule):
-        raise TypeError(f"only a target rule has inverses that train by turns, not a {type(rule).__name__}")
-    return lambda optimizer: _Turns(rule)

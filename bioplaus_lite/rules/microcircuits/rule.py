@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bioplaus_lite.networks import MLP, _buffer, uniform_like
-from bioplaus_lite.rules.base import LearningRule, cross_entropy_and_error
+from bioplaus_lite import checks
+from bioplaus_lite.networks import MLP, uniform_like
+from bioplaus_lite.rules.base import LearningRule, Synapse, Trace, cross_entropy_and_error
+from bioplaus_lite.rules.cards import register
 
 __all__ = ["Forward", "Microcircuits", "PyramidalNetwork", "rate_change"]
 
@@ -36,15 +38,12 @@ class PyramidalNetwork(MLP):
     def __init__(
         self, sizes: Sequence[int], *, width: float = 0.1, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> None:
-        if not 0 < width < math.inf:
-            raise ValueError(f"width must be positive and finite, not {width!r}")
-        self.width = width  # first: the weights are drawn by the base
+        self.width = checks.number("width", width, above=0)  # first: the weights are drawn by the base
         super().__init__(sizes, activation="sigmoid", seed=seed, dtype=dtype)
 
-    def _add_layer(self, layer: int, weight_shape: tuple[int, ...], fan_in: int, fan_out: int) -> None:
-        super()._add_layer(layer, weight_shape, fan_in, fan_out)
-        with torch.no_grad():
-            self.weight(layer).copy_(uniform_like(self.weight(layer), self.width, self._generator))
+    def _draw(self, layer: int, weight: Tensor, generator: torch.Generator) -> Tensor:
+        super()._draw(layer, weight, generator)  # the records were drawn with these numbers taken first
+        return uniform_like(weight, self.width, generator)
 
     def half_width(self, layer: int) -> float:
         return self.width
@@ -75,6 +74,10 @@ def rate_change(rate: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(rate, rate, rate, value=-1).mul_(e).div_(below)
 
 
+@register(
+    "microcircuits", label="Dendritic microcircuits", short="Microcircuits", family="Compartments",
+    cite="sacramento2018", network=PyramidalNetwork, look=("purple", "-."),
+)  # fmt: skip
 class Microcircuits(LearningRule):
     r"""Dendritic microcircuits at their steady state: the apical voltage of a pyramidal cell is its error.
 
@@ -151,6 +154,8 @@ class Microcircuits(LearningRule):
     microcircuits*.
     """
 
+    takes = MLP
+    phases = ("all", "quiet")
     network: MLP
 
     def __init__(
@@ -166,29 +171,27 @@ class Microcircuits(LearningRule):
         seed: int = 1,
     ) -> None:
         super().__init__(network)
-        if not isinstance(network, MLP):
-            raise TypeError(f"microcircuits are defined here for an MLP, not a {type(network).__name__}")
         if network.activation != "sigmoid":
             raise ValueError(f"rates of microcircuits are logistic, activation 'sigmoid', not {network.activation!r}")
-        for what, value, allowed in (
-            ("feedback", feedback, FEEDBACKS),
-            ("lateral", lateral, LATERALS),
-            ("mixing", mixing, MIXINGS),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{what} must be one of {', '.join(allowed)}, not {value!r}")
-        if not 0 < lam < 1:
-            raise ValueError(f"lam must be in (0, 1), not {lam!r}")
-        if not 0 < down_width < math.inf:
-            raise ValueError(f"down_width must be positive and finite, not {down_width!r}")
-        if len(targets) != 2 or not 0 < targets[0] < targets[1] < 1:
+        self.lam = checks.number("lam", lam, above=0, below=1)
+        self.top_down = checks.one_of("feedback", feedback, FEEDBACKS)
+        self.lateral = checks.one_of("lateral", lateral, LATERALS)
+        self.mixing = checks.one_of("mixing", mixing, MIXINGS)
+        self.down_width = checks.number("down_width", down_width, above=0)
+        rates = [checks.number("targets", r, above=0, below=1) for r in targets]
+        if len(rates) != 2 or rates[0] >= rates[1]:
             raise ValueError(f"targets must be two rates, 0 < wrong < right < 1, not {targets!r}")
-        self.lam, self.top_down, self.lateral, self.mixing = lam, feedback, lateral, mixing
-        self.down_width, self.targets = down_width, tuple(map(float, targets))
+        self.targets = tuple(rates)
+        rounding = torch.finfo(network.weight(1).dtype).eps
+        if not self._by_shift and self.lam**network.depth < rounding:
+            raise ValueError(
+                f"lam {lam!r} is too small for {network.depth} layers: in this state two rates are subtracted that "
+                f"differ by about lam^{network.depth}, which must be above the rounding of a rate, {rounding:.1e}"
+            )
         self.low, self.high = (math.log(r / (1 - r)) for r in self.targets)  # as voltages
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         for k in self.circuits:
-            down = uniform_like(network.weight(1).new_empty(network.sizes[k : k + 2]), down_width, generator)
+            down = uniform_like(network.weight(1).detach().new_empty(network.sizes[k : k + 2]), down_width, generator)
             if feedback == "learned":
                 self.register_parameter(f"W_down{k}", nn.Parameter(down))
             elif feedback == "fixed":
@@ -207,6 +210,11 @@ class Microcircuits(LearningRule):
         return f"λ={self.lam}, feedback={self.top_down}, lateral={self.lateral}, mixing={self.mixing}"
 
     # ---- The circuits ----
+
+    @property
+    def _by_shift(self) -> bool:
+        """Whether interneurons need no weights of their own, and rates that differ by little need not be subtracted."""
+        return self.mixing == "attenuated" and self.lateral == "self_predicting"
 
     @property
     def circuits(self) -> range:
@@ -256,7 +264,7 @@ class Microcircuits(LearningRule):
         for layer in range(1, self.network.depth + 1):
             basal.append(self.network.current(layer, rates[-1]))
             if layer < self.network.depth:
-                rates.append(self.network.sigma(basal[-1]))
+                rates.append(torch.sigmoid(basal[-1]))
         return Forward(rates, basal, [self._predicted(k, rates[k], basal) for k in self.circuits])
 
     def _predicted(self, k: int, rate: Tensor, basal: list[Tensor]) -> Tensor:
@@ -271,7 +279,7 @@ class Microcircuits(LearningRule):
             forward: what the pass up left.
             output_error: voltage error of the output, ``v̂_L - u_trgt``, ``(batch, n_L)``; zeros for no target.
         """
-        lam, sigma = self.lam, self.network.sigma
+        lam, sigma = self.lam, torch.sigmoid
         down = {("soma", self.network.depth): forward.basal[-1] - lam * output_error}
         for k in reversed(self.circuits):
             above = down["soma", k + 1]
@@ -302,52 +310,101 @@ class Microcircuits(LearningRule):
         Raises:
             FloatingPointError: a voltage is not finite.
         """
-        if self.mixing == "attenuated" and self.lateral == "self_predicting":
+        if self._by_shift:
             return self._errors_by_shift(forward, output_error)
-        return self._errors_of(forward, self.run_down(forward, output_error))
+        return self._errors_of_rates(forward, self.run_down(forward, output_error))
 
     def _scale(self, layer: int, batch: int) -> float:
         return -1 / (batch * self.lam ** (self.network.depth - layer + 1))
 
-    def _errors_of(self, forward: Forward, down: dict[tuple[str, int], Tensor]) -> Iterator[tuple[int, Tensor]]:
-        sigma = self.network.sigma
+    def _errors_of_rates(self, forward: Forward, down: dict[tuple[str, int], Tensor]) -> Iterator[tuple[int, Tensor]]:
+        sigma = torch.sigmoid
         for layer in range(self.network.depth, 0, -1):
             delta = sigma(down["soma", layer]).sub_(sigma(self._rest(forward.basal, layer)))
             yield layer, delta.mul_(self._scale(layer, len(delta)))
 
     def _errors_by_shift(self, forward: Forward, output_error: Tensor) -> Iterator[tuple[int, Tensor]]:
-        shift, rate = output_error * -self.lam, torch.sigmoid(forward.basal[-1])
+        """Shifts of voltages, which are of the order ``λ^k``; so small ones are carried without that factor.
+
+        The change of a rate is then its derivative times the shift, to the last digit.
+        """
+        lam, rounding = self.lam, torch.finfo(output_error.dtype).eps
+        factors = [lam ** (self.network.depth - layer + 1) for layer in range(self.network.depth + 1)]
+        scaled = [factor < rounding**2 for factor in factors]
+        rate = torch.sigmoid(forward.basal[-1])
+        shift = -output_error if scaled[self.network.depth] else output_error * -lam
         for layer in range(self.network.depth, 0, -1):
-            change = rate_change(rate, shift)
+            if scaled[layer]:
+                change = torch.addcmul(rate, rate, rate, value=-1).mul_(shift)
+                uncancelled = change * (1 - lam)
+                change.mul_(-1 / len(change))
+            else:
+                change = rate_change(rate, shift)
+                if layer > 1:
+                    uncancelled = change - rate_change(rate, shift * lam)
+                change.mul_(self._scale(layer, len(change)))
+            yield layer, change
             if layer > 1:
-                uncancelled = change - rate_change(rate, shift * self.lam)
-            yield layer, change.mul_(self._scale(layer, len(change)))
-            if layer > 1:
-                shift = (uncancelled @ self.feedback(layer).T).mul_(self.lam)
+                shift = uncancelled @ self.feedback(layer).T
+                if not scaled[layer]:
+                    shift = shift.div_(factors[layer]) if scaled[layer - 1] else shift.mul_(lam)
                 rate = forward.rates[layer - 1]
                 _refuse_divergence("apical", layer - 1, shift)
 
+    # ---- What the base asks ----
+
+    def observe(self, x: Tensor) -> Trace:
+        """The pass up; ``more["forward"]`` is the :class:`Forward` that the pass down reads."""
+        if not math.isfinite(x.sum().item()):  # a logistic rate would swallow what is infinite
+            checks.finite_input(x)
+        forward = self.run_up(x)
+        for layer, v in enumerate(forward.basal, 1):
+            _refuse_divergence("basal", layer, v)
+        return Trace([*forward.rates, forward.basal[-1]], {"forward": forward})
+
+    def answer(self, trace: Trace, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and the output's error in voltage; when quiet, the apical mean square and no error."""
+        scores = trace.h[-1]
+        if self.acts == "quiet":
+            down = trace.more["down"] = self.run_down(trace.more["forward"], torch.zeros_like(scores))
+            return torch.cat([down["apical", k] for k in self.circuits], 1).square().mean(), torch.zeros_like(scores)
+        loss, _ = cross_entropy_and_error(scores, y)
+        return loss, scores - self.target_voltages(y, scores.shape[1])
+
+    def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
+        forward, down = trace.more["forward"], trace.more.get("down")
+        if self.acts == "quiet":
+            yield from self._circuit_synapses(forward, down)
+            return
+        if self.top_down == "learned" or self.lateral == "learned":
+            down = self.run_down(forward, error)
+            errors = self._errors_of_rates(forward, down)
+        else:
+            errors = self.layer_errors(forward, error)
+        for layer, post in errors:
+            yield Synapse(f"W{layer}", post, pre=forward.rates[layer - 1], bias=f"b{layer}")
+        if down is not None:
+            yield from self._circuit_synapses(forward, down)
+
+    def _circuit_synapses(self, forward: Forward, down: dict[tuple[str, int], Tensor]) -> Iterator[Synapse]:
+        sigma, batch = torch.sigmoid, len(forward.basal[-1])
+        for k in self.circuits:
+            if self.lateral == "learned":
+                inter = sigma(down["interneuron", k])
+                miss = sigma(forward.predicted[k - 1]).sub_(inter).div_(self.lam * batch)
+                yield Synapse(f"W_IP{k}", post=miss, pre=forward.rates[k], bias=f"c_IP{k}")
+                yield Synapse(f"W_PI{k}", post=down["apical", k] / batch, pre=inter)
+            if self.top_down == "learned":
+                miss = sigma(down["top_down", k]).sub_(sigma(down["soma", k])).div_(batch)
+                yield Synapse(f"W_down{k}", post=miss, pre=sigma(down["soma", k + 1]))
+
     # ---- What callers ask ----
 
-    @torch.no_grad()
-    def assign_gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        forward, output_error, loss = self._run(x, y)
-        if self.top_down == "learned" or self.lateral == "learned":
-            down = self.run_down(forward, output_error)
-            errors = list(self._errors_of(forward, down))
-            self._assign_circuits(forward, down)
-        else:
-            errors = list(self.layer_errors(forward, output_error))
-        for layer, delta in errors:
-            self.network.set_gradient(layer, delta, forward.rates[layer - 1])
-        return loss
-
-    @torch.no_grad()
     def assign_without_target(self, x: Tensor) -> Tensor:
-        """Let the circuits learn while the output is left alone: gradients of learned lateral and top-down weights.
+        """Let the circuits learn while the output is left alone, the phase ``quiet``: see :meth:`assign_gradients`.
 
-        The gradients of the network's own weights are ``None``, so that no optimiser moves them. Learned lateral
-        weights approach the self-predicting state, and the value returned falls to zero.
+        The network's own weights do not learn. Learned lateral weights approach the self-predicting state, and the
+        value returned falls to zero.
 
         Args:
             x: ``(batch, n_0)``.
@@ -364,32 +421,21 @@ class Microcircuits(LearningRule):
                 f"nothing learns without a target if feedback is {self.top_down!r} and lateral is {self.lateral!r}; "
                 "one of them must be 'learned'"
             )
-        forward = self._up(x)
-        down = self.run_down(forward, torch.zeros_like(forward.basal[-1]))
-        self._assign_circuits(forward, down)
-        for p in self.network.parameters():
-            p.grad = None
-        return torch.cat([down["apical", k] for k in self.circuits], 1).square().mean()
-
-    def _assign_circuits(self, forward: Forward, down: dict[tuple[str, int], Tensor]) -> None:
-        sigma, batch = self.network.sigma, len(forward.basal[-1])
-        for k in self.circuits:
-            if self.lateral == "learned":
-                inter = sigma(down["interneuron", k])
-                miss = sigma(forward.predicted[k - 1]).sub_(inter).div_(self.lam * batch)
-                W_IP, c, W_PI = self.interneuron_weights(k)
-                torch.mm(miss.T, forward.rates[k], out=_buffer(W_IP))
-                torch.sum(miss, 0, out=_buffer(c))
-                torch.mm(down["apical", k].T / batch, inter, out=_buffer(W_PI))
-            if self.top_down == "learned":
-                miss = sigma(down["top_down", k]).sub_(sigma(down["soma", k])).div_(batch)
-                torch.mm(miss.T, sigma(down["soma", k + 1]), out=_buffer(self.feedback(k + 1)))
+        training, phase = self.training, self.phase
+        self.training, self.phase = True, "quiet"
+        try:
+            return self.assign_gradients(x, torch.zeros(len(x), dtype=torch.int64))
+        finally:
+            self.training, self.phase = training, phase
 
     @torch.no_grad()
-    def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """``{l: δ_l}`` for all layers, each ``(batch, n_l)``, without touching any ``.grad``."""
-        forward, output_error, _ = self._run(x, y)
-        return dict(self.layer_errors(forward, output_error))
+    def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
+        """``error`` of every layer; ``apical``, ``v_A``, of the hidden ones, each ``(batch, n_k)``."""
+        with self.as_it_is():
+            self.network.check_input(x)
+            trace = self.observe(x)
+            _, error = self.answer(trace, y)
+            return {"error": dict(self.layer_errors(trace.more["forward"], error)), "apical": self.apical(x, y)}
 
     @torch.no_grad()
     def apical(self, x: Tensor, y: Tensor | None = None) -> dict[int, Tensor]:
@@ -416,13 +462,15 @@ class Microcircuits(LearningRule):
             ValueError: a shape, a dtype, a label or ``sweeps`` is wrong, or the input is not finite.
             FloatingPointError: the voltages are not finite: training has diverged.
         """
-        if isinstance(sweeps, bool) or not isinstance(sweeps, int) or sweeps < 1:
-            raise ValueError(f"sweeps must be a positive whole number, not {sweeps!r}")
-        forward, down = (self._up(x) if y is None else self._run(x, y)[0]), {}
+        checks.whole("sweeps", sweeps)
+        self.network.check_input(x)
+        if y is not None:
+            checks.labels(y, len(x), self.network.sizes[-1])
+        forward, down = self.observe(x).more["forward"], {}
         for sweep in range(sweeps):
             rates, basal = forward.rates, forward.basal
             if sweep:
-                rates = [x, *(self.network.sigma(down["soma", k]) for k in self.circuits)]
+                rates = [x, *(torch.sigmoid(down["soma", k]) for k in self.circuits)]
                 basal = [self.network.current(l, r) for l, r in enumerate(rates, 1)]
             predicted = [F.linear(rates[k], *self.interneuron_weights(k)[:2]) for k in self.circuits]
             error = (
@@ -446,21 +494,6 @@ class Microcircuits(LearningRule):
         target = self.target_voltages(y, scores.shape[1])
         entropy = torch.sigmoid(scores) * (scores - target) - F.softplus(scores) + F.softplus(target)
         return entropy.sum(1).mean()
-
-    def _up(self, x: Tensor) -> Forward:
-        """The pass up of an input that is checked first. A logistic rate would swallow what is infinite."""
-        self.network.check_input(x)
-        if not math.isfinite(x.sum().item()):
-            self._refuse_nonfinite(x, x.sum())
-        forward = self.run_up(x)
-        for layer, v in enumerate(forward.basal, 1):
-            _refuse_divergence("basal", layer, v)
-        return forward
-
-    def _run(self, x: Tensor, y: Tensor) -> tuple[Forward, Tensor, Tensor]:
-        forward = self._up(x)
-        loss, _ = cross_entropy_and_error(forward.basal[-1], y)
-        return forward, forward.basal[-1] - self.target_voltages(y, self.network.sizes[-1]), loss
 
 
 def _refuse_divergence(what: str, layer: int, voltage: Tensor) -> None:

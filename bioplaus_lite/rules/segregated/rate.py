@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bioplaus_lite.networks import Network, uniform_like
+from bioplaus_lite import checks
+from bioplaus_lite.networks import Layer, Network, uniform_like
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 from bioplaus_lite.rules.segregated.simulation import sigma
 
@@ -43,6 +45,35 @@ def initial_range(n_in: int, phi_max: float) -> Range:
         square + nu**2 * (n_in - n_in**2) * mean**2 * V_MEAN**2 - 2 * n_in * nu * B_MEAN * V_MEAN * mean - B_MEAN**2
     ) / (n_in * nu**2 * square)
     return Range(mean, ROOT_12 * math.sqrt(second_moment - mean**2))
+
+
+@dataclass(frozen=True)
+class Dendrite:
+    """Weights on a basal dendrite that drives its soma: ``V = k (W κ̄ φ_max h + b)``.
+
+    Attributes:
+        scale: ``κ̄ φ_max``, the mean postsynaptic potential of a neuron that fires at the highest rate.
+        gain: ``k``, how much of a voltage of the dendrite arrives at the soma.
+    """
+
+    scale: float
+    gain: float
+
+    def current(self, weight: Tensor, bias: Tensor | None, pre: Tensor) -> Tensor:
+        """Somatic voltages ``(batch, n_out)``."""
+        return F.linear(pre * self.scale, weight, bias) * self.gain
+
+    def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None:
+        """``Σ_batch k post (κ̄ φ_max pre)ᵀ``: what a signal at the soma asks of the weights."""
+        torch.mm((post * self.gain).T, pre * self.scale, out=out)
+
+    def total(self, post: Tensor, out: Tensor) -> None:
+        """``Σ_batch k post``."""
+        torch.sum(post * self.gain, 0, out=out)
+
+    def back(self, signal: Tensor, feedback: Tensor) -> Tensor:
+        """A signal at the somata as it arrives at the rates below, through ``feedback``, ``(n_in, n_out)``."""
+        return (signal @ feedback.T) * (self.gain * self.scale)
 
 
 class RateNetwork(Network):
@@ -78,21 +109,20 @@ class RateNetwork(Network):
     ) -> None:
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be float32 or float64, not {dtype}")
-        super().__init__("sigmoid", "lecun", seed, dtype)
-        if len(sizes) < 2:
-            raise ValueError(f"sizes needs an input and an output layer, got {tuple(sizes)!r}")
-        for n in sizes:
-            if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-                raise ValueError(f"every entry of sizes must be a positive whole number, not {n!r}")
-        self.sizes, self.input_shape = tuple(sizes), (sizes[0],)
+        sizes = checks.wholes("sizes", sizes, 2)
         self.constants = constants or SegregatedParameters()
-        self.constants.etas(self.depth)
-        for layer in range(1, self.depth + 1):
+        c, depth = self.constants, len(sizes) - 1
+        c.etas(depth)
+        hidden = [Layer(Dendrite(self.psp_scale, c.k_b), "sigmoid") for _ in range(depth - 1)]
+        super().__init__([*hidden, Layer(Dendrite(self.psp_scale, c.k_d), "linear")], sizes, sizes[:1])
+        self.activation, self.seed = "sigmoid", checks.seed("seed", seed)
+        generator = torch.Generator().manual_seed(self.seed)
+        for layer in range(1, depth + 1):
             n_in, n_out = sizes[layer - 1], sizes[layer]
             spread = self._range(layer)
             weight = spread.mean + uniform_like(torch.empty(n_out, n_in, dtype=torch.float64), spread.half_width,
-                                                self._generator)
-            bias = B_MEAN + uniform_like(torch.empty(n_out, dtype=torch.float64), ROOT_12 * B_SD, self._generator)
+                                                generator)
+            bias = B_MEAN + uniform_like(torch.empty(n_out, dtype=torch.float64), ROOT_12 * B_SD, generator)
             self.register_parameter(f"W{layer}", nn.Parameter(weight.to(dtype)))
             self.register_parameter(f"b{layer}", nn.Parameter(bias.to(dtype)))
 
@@ -121,22 +151,6 @@ class RateNetwork(Network):
         if not (low >= 0 and high <= 1):  # also true of nan
             bad = low if not low >= 0 else high
             raise ValueError(f"input holds {bad}; every value is a share of the highest rate and must be in [0, 1]")
-
-    def current(self, layer: int, below: Tensor) -> Tensor:
-        """Somatic voltage ``V_l`` at the steady state of the forward phase."""
-        dendrite = F.linear(below * self.psp_scale, self.weight(layer), self.bias(layer))
-        return dendrite * self.soma_gain(layer)
-
-    def set_gradient(self, layer: int, delta: Tensor, below: Tensor) -> None:
-        at_dendrite = delta * self.soma_gain(layer)
-        self.weight(layer).grad = at_dendrite.T @ (below * self.psp_scale)
-        self.bias(layer).grad = at_dendrite.sum(0)
-
-    def send_back(self, layer: int, delta: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
-        return (delta @ feedback.T) * (self.soma_gain(layer) * self.psp_scale)
-
-    def _fans(self, layer: int) -> tuple[int, int]:
-        return self.sizes[layer - 1], self.sizes[layer]
 
 
 class RateUpdate(NamedTuple):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bioplaus_lite import checks
 from bioplaus_lite.networks import uniform_like
-from bioplaus_lite.rules.base import LearningRule
+from bioplaus_lite.rules.base import LearningRule, Synapse, Trace
+from bioplaus_lite.rules.cards import Look, register
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 from bioplaus_lite.rules.segregated.rate import RateNetwork, initial_range
 from bioplaus_lite.rules.segregated.simulation import Result, Simulation
@@ -75,6 +77,11 @@ class _ReadableEngine:
             array[:] = 0
 
 
+@register(
+    "segregated", label="Segregated compartments", short="Segregated, spikes", family="Compartments",
+    cite="guerguiev2017", network=RateNetwork, look=("vermilion", "-"),
+    also={"segregated": {}, "segregated_rate": {"short": "Segregated, rates", "look": Look("sky", "--")}},
+)  # fmt: skip
 class SegregatedCompartments(LearningRule):
     r"""Neurons with apical and basal dendrites that learn from the difference of two plateau potentials.
 
@@ -94,7 +101,9 @@ class SegregatedCompartments(LearningRule):
     each. Voltages and recent spikes carry over from one example to the next; nothing resets them but :meth:`reset`.
 
     Rates of learning come from the optimiser's groups; :meth:`parameter_groups` puts the model's own ``eta`` there,
-    one group a layer, so that schedules work. Momentum and whatever else an optimiser does is not used.
+    one group a layer, so that schedules work. An optimiser that does more than that, with momentum or decay or
+    moments of its own, is refused: there is no place for it between two examples. :meth:`assign_gradients` answers for
+    a batch what the rule would do at weights that stay: the mean over its examples.
 
     Scores are mean voltages of the output somata: in ``forward`` those of the rate limit, the same for every
     call; in :meth:`predict_spiking` those of a spiking test.
@@ -114,20 +123,14 @@ class SegregatedCompartments(LearningRule):
     Source: Guerguiev, Lillicrap & Richards (2017), eLife 6:e22901. Chapter: *Segregated compartments*.
     """
 
+    takes = RateNetwork
+    online = True
     network: RateNetwork
 
     def __init__(self, network: RateNetwork, *, seed: int = 1, threads: int = 1, engine: str = "auto") -> None:
-        if not isinstance(network, RateNetwork):
-            raise TypeError(
-                f"segregated compartments need a RateNetwork, whose weights start in the model's range, not "
-                f"{type(network).__name__}"
-            )
-        if engine not in ENGINES:
-            raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {engine!r}")
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise ValueError(f"threads must be a positive whole number, not {threads!r}")
         super().__init__(network)
-        self.seed, self.threads, self.engine = seed, threads, engine
+        self.seed, self.threads = checks.seed("seed", seed), checks.whole("threads", threads)
+        self.engine = checks.one_of("engine", engine, ENGINES)
         self._engine, self._flat, self._pending = None, None, None
         generator = torch.Generator().manual_seed(seed)
         drawn, share = [], self.constants.feedback_share
@@ -197,6 +200,7 @@ class SegregatedCompartments(LearningRule):
         etas = self.constants.etas(self.network.depth) if etas is None else tuple(etas)
         if len(etas) != self.network.depth:
             raise ValueError(f"etas must hold one rate for each of {self.network.depth} layers, not {len(etas)}")
+        etas = [checks.number("every entry of etas", eta, least=0) for eta in etas]
         result = self._ready().train(x.numpy(), y.numpy(), etas)
         return Presented(torch.as_tensor(result.voltage, dtype=x.dtype), torch.from_numpy(result.loss))
 
@@ -206,6 +210,7 @@ class SegregatedCompartments(LearningRule):
         Returns:
             Mean cross-entropy of the scores that the forward phases gave, each before its own update.
         """
+        _refuse_what_is_not_a_rate(optimizer)
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
         etas = [float(rates.get(id(self.network.weight(l)), 0.0)) for l in range(1, self.network.depth + 1)]
         presented = self.present(x, y, etas)
@@ -214,31 +219,32 @@ class SegregatedCompartments(LearningRule):
         optimizer.step()  # finds no gradients; it only lets a scheduler see that a step was made
         return F.cross_entropy(presented.scores, y)
 
-    @torch.no_grad()
-    def assign_gradients(self, x: Tensor, y: Tensor) -> Tensor:
-        """Write ``-ΔW / η``, averaged over the batch, to ``.grad``, and change no weight.
+    def credit(self, x: Tensor, y: Tensor) -> tuple[Tensor, Iterable[Synapse]]:
+        """Mean cross-entropy of the scores of the forward phases, and what met at the dendrites in both phases.
 
         The examples are shown one after another, all to the same weights. In training mode their voltages and spikes
         carry on from the last example seen and to the next one; in evaluation mode all that is taken back, so
         that the same call gives the same answer.
-
-        Returns:
-            Mean cross-entropy of the scores of the forward phases.
         """
         result = self.traces(x, y, keep_state=self.training)
-        for layer in range(1, self.network.depth + 1):
+        loss = F.cross_entropy(torch.as_tensor(result.voltage, dtype=x.dtype), y)
+        return loss, self._met(result, x.dtype)
+
+    def _met(self, result: Result, dtype: torch.dtype) -> Iterator[Synapse]:
+        """Errors at the dendrites and presynaptic potentials, so that the sum is ``-ΔW / η`` averaged over examples."""
+        for layer in range(self.network.depth, 0, -1):
             P = self.constants.P_out if layer == self.network.depth else self.constants.P_hidden
-            E = torch.as_tensor(result.E[layer - 1], dtype=x.dtype)
-            psp = torch.as_tensor(result.psp[layer - 1], dtype=x.dtype)
-            self.network.weight(layer).grad = E.T @ psp * (P / len(x))
-            self.network.bias(layer).grad = E.mean(0) * P
-        return F.cross_entropy(torch.as_tensor(result.voltage, dtype=x.dtype), y)
+            E = torch.as_tensor(result.E[layer - 1], dtype=dtype)
+            psp = torch.as_tensor(result.psp[layer - 1], dtype=dtype)
+            post = E * (P / len(E))
+            yield Synapse(f"W{layer}", post, psp, total=post.T @ psp)
+            yield Synapse(f"b{layer}", post, torch.ones_like(post[:, :1]), total=post.sum(0))
 
     @torch.no_grad()
-    def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """``{l: E_l}``, the errors at the dendrites, a row each example; no weight and no state is changed."""
+    def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
+        """``error``: ``E_l`` at the dendrites of each layer, a row an example; no weight and no state is changed."""
         result = self.traces(x, y)
-        return {layer: torch.as_tensor(E, dtype=x.dtype) for layer, E in enumerate(result.E, 1)}
+        return {"error": {layer: torch.as_tensor(E, dtype=x.dtype) for layer, E in enumerate(result.E, 1)}}
 
     @torch.no_grad()
     def traces(self, x: Tensor, y: Tensor, *, keep_state: bool = False) -> Result:
@@ -321,11 +327,7 @@ class SegregatedCompartments(LearningRule):
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         self.network.check_input(x)
-        if y.dtype != torch.int64 or y.shape != (len(x),):
-            raise ValueError(f"labels must be int64 of shape ({len(x)},), not {y.dtype} of {tuple(y.shape)}")
-        low, high = map(int, torch.aminmax(y))
-        if low < 0 or high >= self.network.sizes[-1]:
-            raise ValueError(f"label {low if low < 0 else high} is outside 0 … {self.network.sizes[-1] - 1}")
+        checks.labels(y, len(x), self.network.sizes[-1])
 
     def _ready(self):
         """The engine, made at first use and made anew if the weights have moved to other memory."""
@@ -392,15 +394,31 @@ class SegregatedCompartments(LearningRule):
 
     # --------------------------------------------------------------------------------------------- state_dict
 
-    def get_extra_state(self) -> dict:
+    def get_extra_state(self) -> dict[str, Any]:
         """Voltages, recent spikes and the place in the random streams, so that a training can be taken up again."""
-        if self._engine is None:
-            return self._pending or {}
-        return _to_tensors(self._engine.snapshot())
+        state = _to_tensors(self._engine.snapshot()) if self._engine is not None else _to_tensors(self._pending)
+        return super().get_extra_state() | {"engine": state}
 
-    def set_extra_state(self, state: dict) -> None:
+    def set_extra_state(self, state: dict[str, Any]) -> None:
         """Take up the training whose ``get_extra_state`` this was, at its next example."""
-        self._pending = _to_arrays(state) if state else None
+        super().set_extra_state(state)
+        self._pending = _to_arrays(state["engine"])
+
+
+def _refuse_what_is_not_a_rate(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ``ValueError`` if an optimiser would do anything but multiply by a rate."""
+    if type(optimizer) is not torch.optim.SGD:
+        raise ValueError(
+            f"a rule that learns online takes only rates from its optimiser, an SGD; it cannot honour "
+            f"{type(optimizer).__name__}"
+        )
+    for group in optimizer.param_groups:
+        for option in ("momentum", "dampening", "weight_decay", "nesterov", "maximize"):
+            if group[option]:
+                raise ValueError(
+                    "a rule that learns online takes only rates from its optimiser; it cannot honour "
+                    f"{option} {group[option]!r}"
+                )
 
 
 def _to_tensors(value):
