@@ -24,7 +24,9 @@ ACTIVATION_OF: dict[type, tuple[str, dict[str, float]]] = {
     nn.Softplus: ("softplus", {"beta": 1.0, "threshold": 20.0}),
     nn.Identity: ("linear", {}),
 }
-TAKEN = "Linear, Conv2d, ReLU, LeakyReLU, ELU, Tanh, Sigmoid, Softplus, Identity, MaxPool2d, AvgPool2d, Flatten, Unflatten"
+TAKEN = ", ".join(
+    ["Linear", "Conv2d", *(kind.__name__ for kind in ACTIVATION_OF), "MaxPool2d", "AvgPool2d", "Flatten", "Unflatten"]
+)
 #: Why some that readers will try are not taken.
 REASONS = {
     "Softmax": "the loss takes scores and works out the softmax itself; leave it out",

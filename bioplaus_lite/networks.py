@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -424,7 +425,7 @@ class MLP(_Drawn):
         checks.one_of("activation", activation, sorted(ACTIVATIONS))
         layers = [Layer(Dense(), activation) for _ in sizes[1:]]
         layers[-1] = replace(layers[-1], activation="linear")
-        shapes = [(n_out, n_in) for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True)]
+        shapes = [(n_out, n_in) for n_in, n_out in pairwise(sizes)]
         super().__init__(layers, sizes, sizes[:1], shapes, init=init, seed=seed, dtype=dtype)
         self.activation = activation  # also where there is no hidden layer to have it
 

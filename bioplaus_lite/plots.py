@@ -12,15 +12,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
+from bioplaus_lite.rules.cards import COLOURS as PALETTE
+from bioplaus_lite.rules.cards import RULES, card_of, known_names
 from bioplaus_lite.training import History
 
 __all__ = [
-    "COLOURS", "FAMILIES", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "family_grid",
+    "COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "families", "family_grid",
     "learning_curves", "style_of",
 ]  # fmt: skip
 
-#: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#7F7F7F")
+#: Okabe & Ito's palette, see :data:`~bioplaus_lite.rules.cards.COLOURS`.
+COLOURS = tuple(PALETTE.values())
 
 _LINES = ("-", "--", "-.", ":")
 
@@ -38,73 +40,35 @@ STYLE = {
     "lines.linewidth": 1.8,
 }
 
-#: What the rules are called in figures.
-LABELS = {
-    "backprop": "Backpropagation",
-    "fa": "Feedback alignment",
-    "dfa": "Direct feedback alignment",
-    "usf": "Sign symmetry (uniform)",
-    "frsf": "Sign symmetry (fixed)",
-    "brsf": "Sign symmetry (redrawn)",
-    "weight_mirror": "Weight mirror",
-    "kolen_pollack": "Kolen–Pollack",
-    "tp": "Target propagation",
-    "dtp": "Difference target propagation",
-    "sdtp": "Simplified DTP",
-    "ao_sdtp": "SDTP with auxiliary output",
-    "segregated": "Segregated compartments",
-    "microcircuits": "Dendritic microcircuits",
-}
+#: What the rules are called in figures, by name: from their cards.
+LABELS = {name: card.label for name, card in RULES.items()}
 
-#: What the runs of the review's experiment are called where there is little room.
-SHORT = {
-    "mlp": "Backprop",
-    "cnn": "Backprop, CNN",
-    "fa": "FA",
-    "dfa": "DFA",
-    "usf": "uSF",
-    "frsf": "frSF",
-    "brsf": "brSF",
-    "weight_mirror": "Weight mirror",
-    "kolen_pollack": "Kolen–Pollack",
-    "tp": "TP",
-    "dtp": "DTP",
-    "sdtp": "SDTP",
-    "ao_sdtp": "AO-SDTP",
-    "segregated": "Segregated, spikes",
-    "segregated_rate": "Segregated, rates",
-    "microcircuits": "Microcircuits",
-}
+#: What rules and the runs of the review's experiment are called where there is little room, in the order of the book.
+SHORT = {card.name: card.short for card in known_names()}
 
-#: The runs of the review's experiment by kinship, for figures with a column a family; all are compared with backprop.
-#: TP is not: with one hidden layer it is DTP.
-FAMILIES = {
-    "Feedback weights": ("mlp", "fa", "dfa", "weight_mirror", "kolen_pollack"),
-    "Shared signs": ("mlp", "usf", "frsf", "brsf"),
-    "Targets": ("mlp", "dtp", "sdtp", "ao_sdtp"),
-    "Compartments": ("mlp", "segregated", "segregated_rate", "microcircuits"),
-}
 
-#: Index of the colour, and dashes. Chosen by hand: sixteen runs and eight colours, none twice in a family.
-_LOOKS = {
-    "mlp": (6, "-"), "cnn": (7, "--"),
-    "fa": (0, "-"), "dfa": (1, "--"), "weight_mirror": (2, "-."), "kolen_pollack": (3, ":"),
-    "usf": (4, "-"), "frsf": (5, "--"), "brsf": (7, "-."),
-    "tp": (7, ":"), "dtp": (2, "--"), "sdtp": (5, "-."), "ao_sdtp": (0, ":"),
-    "segregated": (1, "-"), "segregated_rate": (4, "--"), "microcircuits": (3, "-."),
-}  # fmt: skip
+def families() -> dict[str, tuple[str, ...]]:
+    """Names of runs by kinship, for figures with a column a family; all are compared with backprop."""
+    found: dict[str, list[str]] = {}
+    for card in known_names():
+        found.setdefault(card.family, []).append(card.name)
+    reference, *others = found
+    return {family: (found[reference][0], *found[family]) for family in others}
 
 
 def style_of(name: str) -> dict[str, str]:
-    """Colour, dashes and label of a run of the review's experiment, the same in all figures.
+    """Colour, dashes and label of a rule or run, the same in all figures.
 
     Backprop is black. No two rules of one family share a colour; rules of different families may, with other dashes.
 
     Args:
-        name: one of :data:`SHORT`.
+        name: of a rule, of a run of the review's experiment, or ``"module:Class"``.
+
+    Raises:
+        ValueError: there is no such rule.
     """
-    colour, dashes = _LOOKS[name]
-    return {"color": COLOURS[colour], "linestyle": dashes, "label": SHORT[name]}
+    card = card_of(name)
+    return {"color": PALETTE[card.look.colour], "linestyle": card.look.dash, "label": card.short}
 
 
 def bands(
@@ -122,7 +86,7 @@ def bands(
     A run has the same colour and dashes in all figures.
 
     Args:
-        frame: of :func:`~bioplaus_lite.runs.results.tidy`, one metric; ``name`` is one of :data:`SHORT`.
+        frame: of :func:`~bioplaus_lite.runs.results.tidy`, one metric; ``name`` as in :func:`style_of`.
         xlabel, ylabel: quantities with units.
         title: of the axes.
         against: ``examples``, ``seconds`` or ``epoch``.
@@ -130,12 +94,10 @@ def bands(
         line: further properties of the lines, ``linewidth``, ``alpha`` …
 
     Raises:
-        ValueError: a run has no label in :data:`SHORT`.
+        ValueError: a run is of no rule that is known.
     """
-    if unknown := set(frame.name) - set(SHORT):
-        raise ValueError(f"bands: no label for the runs {', '.join(sorted(unknown))}; known are {', '.join(SHORT)}")
     ax = plt.subplots()[1] if ax is None else ax
-    for name in SHORT:
+    for name in [*SHORT, *dict.fromkeys(n for n in frame.name if n not in SHORT)]:
         own = frame[frame.name == name]
         if own.empty:
             continue
@@ -159,7 +121,7 @@ def family_grid(
     xticks: Mapping[float, str] | None = None,
     ylims: Mapping[str, tuple[float | None, float | None]] | None = None,
     logarithmic: Sequence[str] = (),
-    families: Mapping[str, Sequence[str]] | None = None,
+    columns: Mapping[str, Sequence[str]] | None = None,
     height: float = 1.35,
 ) -> Figure:
     """One row a quantity and one column a family of rules, each panel with its :func:`bands`.
@@ -173,14 +135,15 @@ def family_grid(
         xticks: place to label.
         ylims: label of the y axis to its limits.
         logarithmic: labels of the y axes that are.
-        families: title to names, :data:`FAMILIES` by default. Names without values are left out.
+        columns: title to names, those of :func:`families` by default. Names and columns without values are left out.
         height: of a row, in inches.
     """
-    families = families or FAMILIES
+    present = set().union(*(frame.name for frame in rows.values()))
+    shown = {title: names for title, names in (columns or families()).items() if present & set(names[1:])}
     size = (7.5, height * len(rows) + 0.9)
-    fig, axes = plt.subplots(len(rows), len(families), figsize=size, sharex=True, sharey="row", squeeze=False)
+    fig, axes = plt.subplots(len(rows), len(shown), figsize=size, sharex=True, sharey="row", squeeze=False)
     for i, (ylabel, frame) in enumerate(rows.items()):
-        for j, (title, names) in enumerate(families.items()):
+        for j, (title, names) in enumerate(shown.items()):
             ax = axes[i, j]
             bands(frame[frame.name.isin(names)], xlabel="", ylabel="", against=against, ax=ax, linewidth=1.4)
             ax.tick_params(labelsize=8)
@@ -242,7 +205,8 @@ def learning_curves(
     ax = plt.subplots()[1] if ax is None else ax
     for name, history in histories.items():
         x, y = history.curve(metric, split)
-        ax.plot(x, y, label=LABELS.get(name, name))
+        look = style_of(name) | {"label": LABELS[name]} if name in RULES else {"label": name}
+        ax.plot(x, y, **look)
     unit = {"accuracy": "accuracy (fraction correct)", "loss": "cross-entropy (nats)"}.get(metric, metric)
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")
     ax.legend()

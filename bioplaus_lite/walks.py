@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bioplaus_lite.diagnostics import backprop_errors, error_angles
+from bioplaus_lite.measures import backprop_errors, error_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.plots import SHORT
 from bioplaus_lite.rules import Backprop, DifferenceTargetPropagation, Microcircuits, TargetPropagation
@@ -359,7 +359,7 @@ class _TargetWalk:
 
     def _loss_after(self, rule: TargetPropagation, rate: float) -> float:
         moved = copy.deepcopy(rule)
-        moved.trains = "forward"
+        moved.phase = "forward"
         moved.learn(self.x, self.y, torch.optim.SGD(moved.parameters(), lr=rate))
         return _belief(moved.network, self.x, self.y)[1]
 

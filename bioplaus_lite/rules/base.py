@@ -181,6 +181,14 @@ class LearningRule(nn.Module):
         """The layer whose error travels through ``feedback(layer)``."""
         return layer
 
+    def other_answers(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Ways to answer besides :meth:`forward`, by name: functions from inputs to scores. A training records both."""
+        return {}
+
+    def counted_step(self, x: Tensor, y: Tensor) -> tuple[float, float] | None:
+        """Multiply-accumulates and bytes of a step, for each example, of a rule that is not plain tensor arithmetic."""
+        return None
+
     # ---- What callers ask ----
 
     def forward(self, x: Tensor) -> Tensor:

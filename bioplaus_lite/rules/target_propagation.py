@@ -67,8 +67,8 @@ class TargetRule(LearningRule):
     through them.
 
     **Parallel or alternating.** The phases are ``both`` (on every batch), ``inverse`` and ``forward``, which name the
-    weights that learn. ``fit(…, turns=("inverse", "forward"))`` gives each an epoch in turn. In evaluation mode both are
-    always answered.
+    weights that learn. ``fit(…, turns=("inverse", "forward"))`` gives each an epoch in turn. In evaluation mode both
+    are always answered.
 
     **Two learning rates.** Forward and inverse weights are two parameter groups of one optimiser::
 
@@ -122,6 +122,19 @@ class TargetRule(LearningRule):
             output_error: ``δ_L = ∂L/∂a_L`` of the mean loss, ``(batch, n_L)``.
         """
         raise NotImplementedError
+
+    def first_step(self, activities: list[Tensor], y: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        """The step at which the rule starts, and by what it is reached: what a Gauss–Newton step is worked out from.
+
+        Args:
+            activities: ``[h_0, …, h_L]``.
+            y: ``(batch,)``, int64 labels.
+            step: ``ĥ_{L-1} - h_{L-1}``, float64.
+
+        Returns:
+            ``e``, a row an example, and the Jacobian of what moves by ``e``, by ``h_{L-1}``, for each example; float64.
+        """
+        return step, torch.eye(step.shape[1], dtype=step.dtype, device=step.device).expand(len(step), -1, -1)
 
     # ---- Up and down ----
 
@@ -233,7 +246,9 @@ class TargetRule(LearningRule):
 
 
 @register(
-    "tp", label="Target propagation", short="TP", family="Targets", cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh, look=("grey", ":"),
+    "tp", label="Target propagation", short="TP", family="Targets",
+    cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh,
+    look=("grey", ":"),
 )  # fmt: skip
 class TargetPropagation(TargetRule):
     r"""TP: targets are what the inverses make of the targets above.
@@ -275,7 +290,8 @@ class TargetPropagation(TargetRule):
 
 
 @register(
-    "dtp", label="Difference target propagation", short="DTP", family="Targets", cite="lee2015", network=_tanh, look=("green", "--"),
+    "dtp", label="Difference target propagation", short="DTP", family="Targets", cite="lee2015", network=_tanh,
+    look=("green", "--"),
 )  # fmt: skip
 class DifferenceTargetPropagation(TargetPropagation):
     r"""DTP: TP with a linear correction for what the inverse misses.
@@ -305,7 +321,8 @@ class DifferenceTargetPropagation(TargetPropagation):
 
 
 @register(
-    "sdtp", label="Simplified DTP", short="SDTP", family="Targets", cite="bartunov2018", network=_tanh, look=("orange", "-."),
+    "sdtp", label="Simplified DTP", short="SDTP", family="Targets", cite="bartunov2018", network=_tanh,
+    look=("orange", "-."),
 )  # fmt: skip
 class SimplifiedDTP(TargetRule):
     r"""SDTP: DTP without weight transport. The first target is the right answer itself.
@@ -350,6 +367,12 @@ class SimplifiedDTP(TargetRule):
         target[:, : scores.shape[1]].sub_(output_error, alpha=self.step * len(scores))
         return self.send_down(self.network.depth, below, response, target)
 
+    def first_step(self, activities: list[Tensor], y: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        o = activities[-1].double().softmax(1)
+        e = self.step * (F.one_hot(y, o.shape[1]) - o)
+        softmax = torch.diag_embed(o) - o.unsqueeze(2) * o.unsqueeze(1)
+        return e, softmax @ self.network.weight(self.network.depth).double()
+
     def respond(self, layer: int, below: Tensor) -> Tensor:
         if layer < self.network.depth:
             return super().respond(layer, below)
@@ -361,7 +384,8 @@ class SimplifiedDTP(TargetRule):
 
 
 @register(
-    "ao_sdtp", label="SDTP with auxiliary output", short="AO-SDTP", family="Targets", cite="bartunov2018", network=_tanh, look=("blue", ":"),
+    "ao_sdtp", label="SDTP with auxiliary output", short="AO-SDTP", family="Targets", cite="bartunov2018",
+    network=_tanh, look=("blue", ":"),
 )  # fmt: skip
 class AuxiliaryOutputSDTP(SimplifiedDTP):
     r"""AO-SDTP: SDTP whose topmost inverse also reads an auxiliary output ``z``, random features of ``h_{L-1}``.

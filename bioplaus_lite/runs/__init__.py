@@ -18,6 +18,7 @@ from bioplaus_lite.runs.recipe import (
     optimizer_from,
     scheduler_from,
     tell,
+    turns_of,
 )
 from bioplaus_lite.runs.records import MixedRuns, load_runs, provenance, save_run
 from bioplaus_lite.runs.results import mean_and_interval, reached, tidy
@@ -26,4 +27,5 @@ __all__ = [
     "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
     "build_rule", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached", "read_catalogue",
     "save_run", "scheduler_from", "tell", "tidy",
+    "turns_of",
 ]  # fmt: skip

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bioplaus_lite.checks import one_of
 from bioplaus_lite.data import SETS
-from bioplaus_lite.runs.recipe import build_network, build_rule, one_of, optimizer_from, scheduler_from
+from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import TRAININGS
 
 __all__ = ["CATALOGUE", "DEFAULTS", "Catalogue", "CatalogueError", "Run", "Search", "read_catalogue"]
@@ -309,6 +310,7 @@ class _Checks:
                 self._last = what, build_rule(p["rule"], network, seed=1, **p["options"])
             rule = self._last[1]
             optimizer = optimizer_from(p["optimizer"])(rule.parameter_groups())
-            if make := scheduler_from(rule, p["schedule"], turns=p["turns"]):
+            turns_of(rule, p["turns"])
+            if make := scheduler_from(p["schedule"]):
                 make(optimizer)
             self._passed.add(whole)

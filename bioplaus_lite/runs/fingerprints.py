@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from bioplaus_lite.data import Dataset, load
-from bioplaus_lite.rules import LearningRule, SegregatedCompartments
-from bioplaus_lite.runs.recipe import Measures, build_network, build_rule, optimizer_from, scheduler_from
+from bioplaus_lite.rules import LearningRule
+from bioplaus_lite.runs.recipe import Measures, build_network, build_rule, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import DATA, change_lines, fingerprints_path, read_lines, recorded
 from bioplaus_lite.training import fit
 
@@ -121,8 +121,8 @@ def fingerprint(
         return rule
 
     rule = make(dtype="float64")
-    online = isinstance(rule, SegregatedCompartments)
-    size = min(p["batch_size"], ONLINE_BATCH if online else BATCH, len(x) // STEPS)
+    turns = turns_of(rule, p["turns"])
+    size = min(p["batch_size"], ONLINE_BATCH if rule.online else BATCH, len(x) // STEPS)
     x, y, x_val, y_val = x[: STEPS * size].double(), y[: STEPS * size], x_val[:HELD_OUT].double(), y_val[:HELD_OUT]
     measures = Measures(rule, x_val, y_val, (data.x_test[:HELD_OUT].double(), data.y_test[:HELD_OUT]))
     measures.dynamics(rule, x_val, y_val)  # so that its changes have a beginning
@@ -131,7 +131,7 @@ def fingerprint(
 
     def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
         made = optimizer_from(p["optimizer"])(groups)
-        if schedule := scheduler_from(rule, p["schedule"]):
+        if schedule := scheduler_from(p["schedule"]):
             scheduled = schedule(made)
             made.register_step_post_hook(lambda *_: scheduled.step())
         return made
@@ -143,14 +143,14 @@ def fingerprint(
     diverged = None
     try:
         history = fit(
-            rule, (x, y), epochs=2 if p["turns"] else 1, batch_size=size, seed=0, every=size, optimizer=optimizer,
-            scheduler=scheduler_from(rule, turns=p["turns"]), progress=after_a_step,
+            rule, (x, y), epochs=len(turns) or 1, batch_size=size, seed=0, every=size, optimizer=optimizer,
+            turns=turns, progress=after_a_step,
         )  # fmt: skip
     except FloatingPointError as error:
         history = error.history
         diverged = len(history.frame)
     single = None
-    if not online and p["network"].get("dtype") != "float64":
+    if not rule.online and p["network"].get("dtype") != "float64":
         first = make()
         first.train()
         single = {"loss": _number(first.assign_gradients(x[:size].float(), y[:size]).item())}
@@ -190,12 +190,30 @@ def _pairs(what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterato
     yield from ((f"{what} number {i} by size", a, b) for i, (a, b) in enumerate(zip(*ranked, strict=False), 1))
 
 
+def _without_held(made: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A fingerprint less the gradients of layers that its setting holds fixed.
+
+    Until the second edition a rule wrote them, and no optimiser read them; now a held weight has none.
+    """
+    held = made.get("setting", {}).get("network", {}).get("held", [])
+    if not held:
+        return made
+    names = {f"network.{letter}{layer}" for layer in held for letter in "Wb"}
+
+    def kept(gradients: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in gradients.items() if name not in names}
+
+    single = made["single"] and made["single"] | {"gradients": kept(made["single"]["gradients"])}
+    return {**made, "gradients": [kept(phase) for phase in made["gradients"]], "single": single}
+
+
 def compare(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What tells two fingerprints of a setting apart, in words; nothing if the same code made both.
 
     Losses, norms and measures may differ by one part in a million, angles of updates by a hundredth of a degree, those
     between errors of examples by half a degree, and what is asked of single precision by one part in 10,000.
     """
+    old = _without_held(old)
     if old["diverged"] != new["diverged"]:
         return [f"diverged after so many steps: {old['diverged']} on record, now {new['diverged']}"]
     said = [

@@ -6,7 +6,6 @@ import inspect
 import json
 import math
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,23 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bioplaus_lite.diagnostics import (
-    Dynamics,
-    error_angles,
-    gradient_noise,
-    inverse_jacobian_angles,
-    update_angles,
-    update_snr,
-)
+from bioplaus_lite.checks import one_of
+from bioplaus_lite.measures import MEASURES, Dynamics, Probe
 from bioplaus_lite.networks import CNN, MLP, Network
-from bioplaus_lite.rules import RULES, LearningRule, alternate
+from bioplaus_lite.rules import LearningRule, card_of
 from bioplaus_lite.rules.microcircuits import PyramidalNetwork
 from bioplaus_lite.rules.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.training import History
 
 __all__ = [
     "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
-    "optimizer_from", "scheduler_from", "tell",
+    "optimizer_from", "scheduler_from", "tell", "turns_of",
 ]  # fmt: skip
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
@@ -56,12 +49,6 @@ def check_options(what: str, given: Mapping[str, Any], function: Callable, but: 
     for name in given:
         if name not in parameters:
             raise ValueError(f"{what}: unknown option {name!r}; allowed are {', '.join(parameters) or 'none'}")
-
-
-def one_of(what: str, value: Any, allowed: Sequence[str] | Mapping[str, Any]) -> Any:
-    if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
-    return value
 
 
 # ------------------------------------------------------------------------------------------------------ the network
@@ -140,10 +127,13 @@ def build_rule(name: str, network: Network, *, seed: int, **options) -> Learning
     Raises:
         ValueError: the name or an option is unknown, or an option is out of range.
     """
-    make = RULES[one_of("rule", name, RULES)]
-    parameters = inspect.signature(make).parameters
-    check_options(f"rule {name}", options, make, ("network", "seed"))
-    return make(network, **options, **({"seed": seed} if "seed" in parameters else {}))
+    card = card_of(name)
+    takes = card.takes
+    for option in options:
+        if option not in takes or option == "seed":
+            allowed = [o for o in takes if o != "seed"]
+            raise ValueError(f"rule {name}: unknown option {option!r}; allowed are {', '.join(allowed) or 'none'}")
+    return card.make(network, **options, **({"seed": seed} if "seed" in takes else {}))
 
 
 # ---------------------------------------------------------------------------------------------------- the optimiser
@@ -181,43 +171,34 @@ def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.
     return make
 
 
-class _Steps:
-    """What steps once an epoch: whose turn it is to learn, and a schedule of learning rates once a pair of turns."""
-
-    def __init__(self, rule: LearningRule, turns, schedule) -> None:
-        self.rule, self.turns, self.schedule = rule, turns, schedule
-
-    def step(self) -> None:
-        if self.turns:
-            self.turns.step()
-        if self.schedule and (not self.turns or self.rule.trains == "inverse"):
-            self.schedule.step()
-
-
-def scheduler_from(
-    rule: LearningRule, schedule: Mapping[str, Any] | None = None, *, turns: bool = False
-) -> Callable[[torch.optim.Optimizer], Any] | None:
+def scheduler_from(schedule: Mapping[str, Any] | None) -> Callable[[torch.optim.Optimizer], Any] | None:
     """What ``fit`` takes as ``scheduler``.
 
     Args:
-        rule: the rule that is trained.
-        schedule: ``name``, one of :data:`SCHEDULES`, and its options; counted in epochs of forward training.
-        turns: whether inverse and forward weights learn by turns, an epoch each (target rules only).
+        schedule: ``name``, one of :data:`SCHEDULES`, and its options; counted in epochs, or in rounds of turns.
 
     Raises:
         ValueError: a name or an option is unknown.
-        TypeError: the rule has no inverses that could train by turns.
     """
-    if not schedule and not turns:
+    if not schedule:
         return None
-    switch = alternate(rule) if turns else None
-    options = dict(schedule or {})
-    cls = SCHEDULES[one_of("schedule", options.pop("name", None), SCHEDULES)] if schedule else None
-    if cls:
-        check_options(f"schedule {cls.__name__}", options, cls, ("optimizer",))
-    return lambda optimizer: _Steps(
-        rule, switch(optimizer) if switch else None, cls(optimizer, **options) if cls else None
-    )
+    options = dict(schedule)
+    cls = SCHEDULES[one_of("schedule", options.pop("name", None), SCHEDULES)]
+    check_options(f"schedule {cls.__name__}", options, cls, ("optimizer",))
+    return lambda optimizer: cls(optimizer, **options)
+
+
+def turns_of(rule: LearningRule, turns: bool) -> tuple[str, ...]:
+    """What ``fit`` takes as ``turns``: all phases but the first, which is all of them at once.
+
+    Raises:
+        ValueError: the rule has no phases that could take turns.
+    """
+    if not turns:
+        return ()
+    if len(rule.phases) < 3:
+        raise ValueError(f"turns: {type(rule).__name__} has no phases that take turns, only {', '.join(rule.phases)}")
+    return rule.phases[1:]
 
 
 # ------------------------------------------------------------------------------------------------- what is recorded
@@ -226,13 +207,14 @@ def scheduler_from(
 class Measures:
     """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
 
-    - ``update_angle_l``: between the rule's update and the negative gradient, in degrees;
-    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.diagnostics.Dynamics`;
-    - ``gradient_noise_l`` and ``snr_l``: how the update varies over ten parts of the batch, at the same weights;
-    - below the output, on the first 200 examples: ``error_angle_l`` between the rule's errors and those of backprop,
-      and ``inverse_angle_l`` between them and those of the pseudo-inverse of the Jacobian.
+    - every measure of :data:`~bioplaus_lite.measures.MEASURES`: ``update_angle_l`` between the rule's update and the
+      negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies over ten parts of the
+      batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l`` between the rule's
+      errors and those of backprop, and ``inverse_angle_l`` between them and those of the pseudo-inverse of the
+      Jacobian; nothing where a rule has no such signal;
+    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.measures.Dynamics`.
 
-    A spiking rule is also tested with spikes: then ``spiking_accuracy`` is the accuracy on ``test`` that counts.
+    A rule that has other ways to answer, a test with spikes for instance, is tested by them too: ``spiking_accuracy``.
 
     Args:
         rule: before its training.
@@ -244,26 +226,16 @@ class Measures:
 
     def __init__(self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor]) -> None:
         self.batch, self.test, self.dynamics = (x, y), test, Dynamics(rule)
-        self.parts = list(zip(x.chunk(self.PARTS), y.chunk(self.PARTS), strict=True))
-        constants = getattr(rule, "constants", None)
-        self.spiking = hasattr(rule, "predict_spiking") and constants.mode == "spiking"
 
     def __call__(self, rule: LearningRule) -> dict[str, float]:
-        hidden = range(1, rule.network.depth)
-        few = [part[: self.FEW] for part in self.batch]
-        errors = error_angles(rule, *few)
-        by_layer = {
-            "update_angle": update_angles(rule, *self.batch),
-            "snr": update_snr(rule, self.parts),
-            "gradient_noise": gradient_noise(rule, self.parts),
-            "error_angle": {layer: errors[layer] for layer in hidden},
-            "inverse_angle": inverse_jacobian_angles(rule, *few),
-        }
-        values = {f"{name}_{layer}": v for name, layers in by_layer.items() for layer, v in layers.items()}
-        values |= self.dynamics(rule, *self.batch)
-        if self.spiking:
+        probe = Probe(rule, *self.batch, parts=self.PARTS, few=self.FEW)
+        values: dict[str, float] = {}
+        for measure in MEASURES.values():
+            values |= {name: value for name, value in measure(probe).items() if value is not None}
+        values |= self.dynamics.since_last(probe)
+        for name, answer in rule.other_answers().items():
             x, y = self.test
-            values["spiking_accuracy"] = (rule.predict_spiking(x).argmax(1) == y).double().mean().item()
+            values[f"{name}_accuracy"] = (answer(x).argmax(1) == y).double().mean().item()
         return values
 
 
@@ -277,6 +249,15 @@ def tell(examples: int, total: int) -> None:
     if UNDER_RUNNER in os.environ and (now - _last_told >= 1 or examples >= total):
         _last_told = now
         print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
+
+
+def _peak_mebibytes() -> int | None:
+    """The largest memory of this process so far; ``None`` where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return None
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _plain(value: float) -> float | None:
@@ -345,14 +326,13 @@ class Outcome:
 
     def record(self) -> dict[str, Any]:
         """What a run puts on record of its result. A training that diverged has an error of 1."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
         return {
             "sizes": list(self.sizes),
             "test_error": 1.0 if self.diverged else round(self.test_error, 6),
             "validation_error": 1.0 if self.diverged else round(self.validation_error, 6),
             "diverged": self.diverged,
             "seconds": round(float(self.history.frame.seconds.max()), 2),
-            "peak_MiB": round(peak),
+            "peak_MiB": _peak_mebibytes(),
             "metrics": self.curves,
             **self.origin,
         }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from bioplaus_lite import checks
 from bioplaus_lite.networks import uniform_like
-from bioplaus_lite.rules.base import LearningRule, Synapse, Trace
+from bioplaus_lite.rules.base import LearningRule, Synapse
 from bioplaus_lite.rules.cards import Look, register
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 from bioplaus_lite.rules.segregated.rate import RateNetwork, initial_range
@@ -155,15 +156,22 @@ class SegregatedCompartments(LearningRule):
         return self._buffers[f"Y{layer}"]
 
     def feedback(self, layer: int) -> Tensor:
-        """Feedback weights that answer ``W_L``, in the shape of its transpose.
+        """Weights that carry the output down to the apical dendrites of ``layer - 1``, ``(n_{l-1}, n_L)``.
 
         Raises:
-            ValueError: ``layer`` is not the output layer. Below it the output feeds back directly: see
-                :meth:`direct_feedback`.
+            ValueError: there is no hidden layer there.
         """
-        if layer != self.network.depth or layer == 1:
-            raise ValueError(f"feedback weights answer W{self.network.depth} alone, not layer {layer!r}")
-        return self.direct_feedback(layer - 1)
+        return self.direct_feedback(checks.whole("layer", layer, 2, max(self.network.depth, 2)) - 1)
+
+    def forward_path(self, layer: int) -> Tensor:
+        """``W_L ⋯ W_layer``, from hidden layer ``layer - 1`` to the output."""
+        path = self.network.weight(layer).detach()
+        for above in range(layer + 1, self.network.depth + 1):
+            path = self.network.weight(above).detach() @ path
+        return path
+
+    def sender(self, layer: int) -> int:
+        return self.network.depth
 
     @torch.no_grad()
     def copy_symmetric(self) -> None:
@@ -284,6 +292,34 @@ class SegregatedCompartments(LearningRule):
             simulation = self.simulation(seed=seed)
             return torch.as_tensor(np.array([simulation.test(one, duration)[0] for one in x.numpy()]), dtype=x.dtype)
         return torch.from_numpy(engine.test(x.numpy(), duration, seed=seed))
+
+    def other_answers(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        return {"spiking": self.predict_spiking} if self.constants.mode == "spiking" else {}
+
+    def counted_step(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """What an example costs, counted in the readable simulation if there are spikes.
+
+        One addition for each spike and each synapse that it reaches (forward and apical), three products for the
+        voltage of each neuron in each step, and the update of every weight; each of them reads a weight or a voltage,
+        and an update writes it too. In rate mode the two phases and the update are counted alike, without spikes and
+        steps: each phase moves the output's rates up to the apical dendrites once.
+        """
+        sizes, width = self.network.sizes, self.network.weight(1).element_size()
+        weights = sum(below * above for below, above in pairwise(sizes))
+        apical = sizes[-1] * sum(sizes[1:-1])
+        if self.constants.mode == "rate":
+            sums, neurons = float(weights + 2 * apical), 0.0
+        else:
+            simulation = self.simulation()
+            outcomes = [
+                simulation.example(one, int(label), learn=False, record=True)
+                for one, label in zip(x.numpy(), y, strict=True)
+            ]
+            reached = [*sizes[1:], sum(sizes[1:-1])]  # by a spike of each layer; the output's go to apical dendrites
+            counts = [[float(s.sum()) for s in o.trace.spikes] for o in outcomes]
+            sums = sum(n * to for spikes in counts for n, to in zip(spikes, reached, strict=True)) / len(x)
+            neurons = 3 * sum(sum(o.lengths) for o in outcomes) / len(x) * sum(sizes[1:])
+        return sums + neurons + weights, width * (sums + neurons + 2 * weights)
 
     def objective(self, scores: Tensor, y: Tensor) -> Tensor:
         r"""The model's own loss, of output voltages ``V_L`` as scores.

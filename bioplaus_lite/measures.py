@@ -1,30 +1,33 @@
-"""How well a rule assigns credit: angles, norms and Jacobian criteria of any rule, written once.
+"""How well a rule assigns credit: named questions to any rule, written once.
 
 Angles are in degrees: 0 is parallel, 90 carries no information, 180 is opposite. Backpropagation by autograd
 is the reference. Every function leaves the rule's gradients, mode and weights as it found them.
+
+A :func:`measure` is a question with a name and a version, which a training puts on record: it takes a :class:`Probe`,
+a rule and a fixed batch, and answers with a number for each layer, or with ``None`` for all if the rule has no such
+signal. A probe works out what several questions need once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bioplaus_lite.rules import (
-    DirectFeedbackAlignment,
-    LayeredRule,
-    LearningRule,
-    SegregatedCompartments,
-    SimplifiedDTP,
-    TargetRule,
-)
+from bioplaus_lite import checks
+from bioplaus_lite.rules import LearningRule
 from bioplaus_lite.training import frozen
 
 __all__ = [
+    "MEASURES",
     "Dynamics",
+    "Measure",
+    "Probe",
     "angle",
     "angles_by_row",
     "backprop_errors",
@@ -34,6 +37,7 @@ __all__ = [
     "gradient_noise",
     "gradients",
     "inverse_jacobian_angles",
+    "measure",
     "participation_ratio",
     "path_feedback",
     "pseudo_inverse_angle",
@@ -70,10 +74,9 @@ def angles_by_row(u: Tensor, v: Tensor) -> Tensor:
 
 
 def gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-    """``{l: pseudo-gradient of W_l}`` that the rule assigns to this batch."""
-    with frozen(rule):
-        rule.assign_gradients(x, y)
-        return {layer: rule.network.weight(layer).grad for layer in _layers(rule)}
+    """``{l: pseudo-gradient of W_l}`` that the rule assigns to this batch, of held layers too."""
+    found = rule.gradients(x, y)
+    return {layer: found[f"W{layer}"] for layer in _layers(rule) if f"W{layer}" in found}
 
 
 def true_gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
@@ -91,35 +94,155 @@ def true_gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor
                 w.requires_grad_(flag)
 
 
-def update_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
-    """``{l: ∠(ΔW_l, -∂L/∂W_l)}``: below 90 degrees a small enough step lowers the loss."""
-    assigned, true = gradients(rule, x, y), true_gradients(rule, x, y)
-    return {layer: angle(assigned[layer], true[layer]) for layer in true}
-
-
 def backprop_errors(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
     """``{l: δ_l = ∂L/∂a_l}`` by autograd, shapes as the activities."""
-    network = rule.network
     with frozen(rule), torch.enable_grad():
-        currents, h = [], x
-        for layer in _layers(rule):
-            currents.append(network.current(layer, h).requires_grad_())
-            h = network.sigma(currents[-1]) if layer < network.depth else currents[-1]
-        loss = rule.objective(h, y)
+        currents: list[Tensor] = []
+        loss = rule.objective(rule.network.activities(x, currents)[-1], y)
         return dict(zip(_layers(rule), torch.autograd.grad(loss, currents), strict=True))
+
+
+# ----------------------------------------------------------------------------------------------------- named measures
+
+
+class Probe:
+    """A rule and a batch to ask it about; what several measures need is worked out once.
+
+    Args:
+        rule: as it is now.
+        x: ``(batch, n_0)``.
+        y: ``(batch,)``, int64 labels.
+        parts: number of equal parts for what varies from batch to batch.
+        few: number of examples, the first ones, for what is worked out example by example; all unless given.
+
+    Raises:
+        ValueError: there are fewer examples than two for each part.
+    """
+
+    def __init__(
+        self, rule: LearningRule, x: Tensor, y: Tensor, *, parts: int = 10, few: int | None = None
+    ) -> None:
+        self.rule, self.x, self.y = rule, *checks.labelled((x, y), "probe")
+        self.few = (x[:few], y[:few])
+        self._parts = checks.whole("parts", parts, 2)
+
+    @cached_property
+    def gradients(self) -> dict[int, Tensor]:
+        """See :func:`gradients`."""
+        return gradients(self.rule, self.x, self.y)
+
+    @cached_property
+    def part_gradients(self) -> list[dict[int, Tensor]]:
+        """The gradients of each part."""
+        if len(self.x) < 2 * self._parts:
+            raise ValueError(f"{self._parts} parts need at least {2 * self._parts} examples, not {len(self.x)}")
+        parts = zip(self.x.chunk(self._parts), self.y.chunk(self._parts), strict=True)
+        return [gradients(self.rule, x, y) for x, y in parts]
+
+    @cached_property
+    def errors(self) -> dict[int, Tensor]:
+        """The rule's errors of the few examples."""
+        return self.rule.errors(*self.few)
+
+    @cached_property
+    def backprop_errors(self) -> dict[int, Tensor]:
+        """Those of backpropagation."""
+        return backprop_errors(self.rule, *self.few)
+
+
+Answer = Mapping[int, float | None]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A question by name.
+
+    Attributes:
+        name: under which it is recorded, with the layer: ``update_angle_2``.
+        ask: the question; layers that are not in the answer have none.
+        unit: of the answer.
+        version: changes when the same rule would answer otherwise.
+    """
+
+    name: str
+    ask: Callable[[Probe], Answer]
+    unit: str
+    version: int = 1
+
+    def __call__(self, probe: Probe) -> dict[str, float | None]:
+        """``{name_l: answer}``."""
+        return {f"{self.name}_{layer}": value for layer, value in self.ask(probe).items()}
+
+
+#: The measures by name.
+MEASURES: dict[str, Measure] = {}
+
+
+def measure(name: str, *, unit: str, version: int = 1) -> Callable[[Callable[[Probe], Answer]], Callable]:
+    """Give a question a name under which trainings record it: a decorator of ``ask(probe) -> {layer: value}``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+
+    def put(ask: Callable[[Probe], Answer]) -> Callable[[Probe], Answer]:
+        taken = MEASURES.get(name)
+        if taken and (taken.ask.__module__, taken.ask.__qualname__) != (ask.__module__, ask.__qualname__):
+            raise ValueError(f"the measure {name!r} is taken by {taken.ask.__module__}.{taken.ask.__qualname__}")
+        MEASURES[name] = Measure(name, ask, unit, version)
+        return ask
+
+    return put
+
+
+@measure("update_angle", unit="degrees")
+def _update_angle(probe: Probe) -> Answer:
+    true = true_gradients(probe.rule, probe.x, probe.y)
+    return {layer: angle(own, true[layer]) for layer, own in probe.gradients.items()}
+
+
+@measure("snr", unit="ratio")
+def _snr(probe: Probe) -> Answer:
+    return _signal_to_noise(probe.part_gradients)
+
+
+@measure("gradient_noise", unit="ratio")
+def _gradient_noise(probe: Probe) -> Answer:
+    return _changes(probe.part_gradients)
+
+
+@measure("error_angle", unit="degrees")
+def _error_angle(probe: Probe) -> Answer:
+    """Below the output, where a rule has a choice; ``None`` if it cannot say what its errors are."""
+    own, true = probe.errors, probe.backprop_errors
+    return {l: _mean_angle(own[l], true[l]) if l in own else None for l in range(1, probe.rule.network.depth)}
+
+
+@measure("inverse_angle", unit="degrees")
+def _inverse_angle(probe: Probe) -> Answer:
+    return _inverse_angles(probe)
+
+
+def _mean_angle(u: Tensor, v: Tensor) -> float:
+    return angles_by_row(u, v).nanmean().item()
+
+
+def update_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
+    """``{l: ∠(ΔW_l, -∂L/∂W_l)}``: below 90 degrees a small enough step lowers the loss."""
+    return dict(_update_angle(Probe(rule, x, y)))
 
 
 def error_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
     """``{l: mean over examples of ∠(δ_l, δ_l of backprop)}``; examples without any error are left out.
 
-    For rules that can say what their errors are: layered rules and segregated compartments.
+    For the layers of which the rule can say what their errors are.
     """
-    own, true = rule.errors(x, y), backprop_errors(rule, x, y)
-    return {layer: angles_by_row(own[layer], true[layer]).nanmean().item() for layer in true}
+    probe = Probe(rule, x, y)
+    return {layer: _mean_angle(own, probe.backprop_errors[layer]) for layer, own in sorted(probe.errors.items())}
 
 
 @torch.no_grad()
-def same_spikes_angles(rule: SegregatedCompartments, x: Tensor, y: Tensor) -> dict[int, float]:
+def same_spikes_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
     r"""``{l: mean over examples of the angle}`` between ``E_l`` and what backprop would make of the same spikes.
 
     .. math:: \delta_L = E_L, \qquad
@@ -129,52 +252,47 @@ def same_spikes_angles(rule: SegregatedCompartments, x: Tensor, y: Tensor) -> di
     :func:`error_angles` compares with the noise-free gradient. In the rate limit they agree.
 
     Args:
-        rule: with at least one hidden layer.
+        rule: segregated compartments with at least one hidden layer.
         x: ``(N, n_0)`` in [0, 1].
         y: ``(N,)``, int64 labels.
 
+    Raises:
+        TypeError: the rule has no spikes to show.
+
     Source: Guerguiev, Lillicrap & Richards (2017), the comparison with explicit backpropagation.
     """
+    if not hasattr(rule, "traces"):
+        raise TypeError(f"only segregated compartments have spikes to compare with, not a {type(rule).__name__}")
     result, angles = rule.traces(x, y), {}
     delta = torch.as_tensor(result.E[-1], dtype=x.dtype)
     for layer in range(rule.network.depth - 1, 0, -1):
         share = torch.sigmoid(torch.as_tensor(result.soma[layer - 1], dtype=x.dtype))
         delta = (delta @ rule.network.weight(layer + 1)) * share * (1 - share)
-        angles[layer] = angles_by_row(torch.as_tensor(result.E[layer - 1], dtype=x.dtype), delta).nanmean().item()
+        angles[layer] = _mean_angle(torch.as_tensor(result.E[layer - 1], dtype=x.dtype), delta)
     return angles
 
 
-def path_feedback(rule: LayeredRule, layer: int) -> tuple[Tensor, Tensor]:
+def path_feedback(rule: LearningRule, layer: int) -> tuple[Tensor, Tensor]:
     """The forward path and the feedback that answers it, both dense: ``(W, B)`` with ``B`` shaped as ``Wᵀ``.
 
-    For a layered rule ``W_l`` and ``B_l``, between layers ``l-1`` and ``l`` (2 … L). For direct feedback the path
+    For most rules ``W_l`` and ``B_l``, between layers ``l-1`` and ``l`` (2 … L). For direct feedback the path
     ``W_L ⋯ W_{l}`` from hidden layer ``l-1`` to the output, and the ``B`` that reaches that layer.
 
     Raises:
         ValueError: ``layer`` is not in 2 … L.
+        NotImplementedError: the rule sends nothing down.
     """
-    if not 2 <= layer <= rule.network.depth:
-        raise ValueError(f"feedback weights exist for layers 2 … {rule.network.depth}, not {layer!r}")
-    weight = rule.network.weight(layer).detach()
-    if isinstance(rule, DirectFeedbackAlignment):
-        for above in range(layer + 1, rule.network.depth + 1):
-            weight = rule.network.weight(above).detach() @ weight
-        return weight, rule.direct_feedback(layer - 1)
-    return weight, rule.feedback(layer).detach()
+    layer = checks.whole("layer", layer, 2, rule.network.depth)
+    return rule.forward_path(layer), rule.feedback(layer).detach()
 
 
-def weight_angles(rule: LayeredRule) -> dict[int, float]:
+def weight_angles(rule: LearningRule) -> dict[int, float]:
     """``{l: ∠(W_l, B_lᵀ)}`` for the layers 2 … L that have feedback; direct feedback: against ``W_L ⋯ W_l``."""
     pairs = {layer: path_feedback(rule, layer) for layer in range(2, rule.network.depth + 1)}
     return {layer: angle(w, b.transpose(0, 1)) for layer, (w, b) in pairs.items()}
 
 
-def _top_errors(rule: LayeredRule, x: Tensor, y: Tensor, layer: int) -> Tensor:
-    errors = rule.errors(x, y)
-    return errors[rule.network.depth if isinstance(rule, DirectFeedbackAlignment) else layer]
-
-
-def feedback_product(rule: LayeredRule, x: Tensor, y: Tensor, layer: int | None = None) -> Tensor:
+def feedback_product(rule: LearningRule, x: Tensor, y: Tensor, layer: int | None = None) -> Tensor:
     r"""Cosine form of :math:`e^\top W B e` for each example, shape ``(batch,)``.
 
     .. math:: \frac{e^\top W B\, e}{\|W^\top e\|\,\|B e\|}
@@ -186,11 +304,11 @@ def feedback_product(rule: LayeredRule, x: Tensor, y: Tensor, layer: int | None 
     """
     layer = rule.network.depth if layer is None else layer
     w, b = path_feedback(rule, layer)
-    e = _top_errors(rule, x, y, layer)
+    e = rule.errors(x, y)[rule.sender(layer)]
     return F.cosine_similarity(e @ w, e @ b.T, dim=1)
 
 
-def pseudo_inverse_angle(rule: LayeredRule, x: Tensor, y: Tensor, layer: int | None = None) -> float:
+def pseudo_inverse_angle(rule: LearningRule, x: Tensor, y: Tensor, layer: int | None = None) -> float:
     r"""Mean over examples of :math:`\angle(B e,\, W^+ e)`, ``W⁺`` the Moore–Penrose inverse of the path.
 
     ``Wᵀe`` is the direction in hidden space that lowers the loss fastest; ``W⁺e`` is the smallest change of
@@ -200,12 +318,12 @@ def pseudo_inverse_angle(rule: LayeredRule, x: Tensor, y: Tensor, layer: int | N
     """
     layer = rule.network.depth if layer is None else layer
     w, b = path_feedback(rule, layer)
-    e = _top_errors(rule, x, y, layer)
-    return angles_by_row(e @ b.T, e @ torch.linalg.pinv(w).T).nanmean().item()
+    e = rule.errors(x, y)[rule.sender(layer)]
+    return _mean_angle(e @ b.T, e @ torch.linalg.pinv(w).T)
 
 
 @torch.no_grad()
-def gauss_newton_angles(rule: TargetRule, x: Tensor, y: Tensor, *, damping: float = 0.0) -> dict[int, float]:
+def gauss_newton_angles(rule: LearningRule, x: Tensor, y: Tensor, *, damping: float = 0.0) -> dict[int, float]:
     r"""``{l: mean over examples of the angle}`` between ``ĥ_l - h_l`` and the Gauss–Newton step of layer ``l``.
 
     .. math:: \Delta h_l = J_l^+ e \qquad\text{or, damped,}\qquad
@@ -228,27 +346,33 @@ def gauss_newton_angles(rule: TargetRule, x: Tensor, y: Tensor, *, damping: floa
 
     Source: Bengio (2020) and Meulemans et al. (2020) derive what ideal inverses do to a target.
     """
-    if not isinstance(rule, TargetRule):
-        raise TypeError(f"only a target rule has Gauss–Newton targets, not a {type(rule).__name__}")
-    if not 0 <= damping < float("inf"):
-        raise ValueError(f"damping must be at least 0 and finite, not {damping!r}")
-    network, targets, activities = rule.network, rule.targets(x, y), rule.network.activities(x)
+    damping = checks.number("damping", damping, least=0)
+    targets = _targets(rule, x, y)
+    network, activities, top = rule.network, _activities(rule, x), rule.network.depth - 1
     steps = {layer: (targets[layer] - activities[layer]).double() for layer in targets}
-    top = network.depth - 1
-    if isinstance(rule, SimplifiedDTP):
-        o = activities[-1].double().softmax(1)
-        e = rule.step * (F.one_hot(y, o.shape[1]) - o)
-        jacobian = (torch.diag_embed(o) - o.unsqueeze(2) * o.unsqueeze(1)) @ network.weight(network.depth).double()
-    else:
-        e = steps[top]
-        jacobian = torch.eye(network.sizes[top], dtype=torch.float64).expand(len(x), -1, -1)
+    e, jacobian = rule.first_step(activities, y, steps[top])
     angles = {}
     for layer in range(top, 0, -1):
         if layer < top:
             slope = network.slope(layer + 1, activities[layer + 1]).double()
             jacobian = (jacobian * slope.unsqueeze(1)) @ network.weight(layer + 1).double()
-        angles[layer] = angles_by_row(steps[layer], _solve(jacobian, e, damping)).nanmean().item()
+        angles[layer] = _mean_angle(steps[layer], _solve(jacobian, e, damping))
     return dict(sorted(angles.items()))
+
+
+@torch.no_grad()
+def _activities(rule: LearningRule, x: Tensor) -> list[Tensor]:
+    """``[h_0, …, h_L]`` as the rule sees them, which may not be what a plain pass would give."""
+    with rule.as_it_is():
+        rule.network.check_input(x)
+        return rule.observe(x).h
+
+
+def _targets(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
+    signals = rule.signals(x, y)
+    if "target" not in signals:
+        raise TypeError(f"only a target rule sends targets, not a {type(rule).__name__}")
+    return signals["target"]
 
 
 def inverse_jacobian_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
@@ -269,24 +393,27 @@ def inverse_jacobian_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[in
 
     Source: Lillicrap et al. (2016), "pseudobackprop"; Bengio (2020) for targets. The question is the review's of 2019.
     """
-    network, own = rule.network, rule.errors(x, y)
-    true_top = backprop_errors(rule, x, y)[network.depth].double()
-    with torch.no_grad():
-        activities = network.activities(x)
-    angles = {}
+    return dict(_inverse_angles(Probe(rule, x, y)))
+
+
+def _inverse_angles(probe: Probe) -> Answer:
+    rule, network = probe.rule, probe.rule.network
+    top_error = probe.backprop_errors[network.depth].double()
+    activities = _activities(rule, probe.few[0])
+    angles: dict[int, float | None] = {}
     for layer in range(1, network.depth):
+        if layer not in probe.errors:
+            angles[layer] = None
+            continue
         with frozen(rule), torch.enable_grad():
             current = network.current(layer, activities[layer - 1]).detach().requires_grad_()
-            h = network.sigma(current)
-            for above in range(layer + 1, network.depth + 1):
-                s = network.current(above, h)
-                h = network.sigma(s) if above < network.depth else s
+            s = network.upward(layer, current)[-1]
             rows = [torch.autograd.grad(s[:, k].sum(), current, retain_graph=True)[0] for k in range(s.shape[1])]
         jacobian = torch.stack([row.flatten(1) for row in rows], 1).double()  # (batch, classes, n_l)
         # J⁺ = Jᵀ(JJᵀ)⁺: a decomposition of 10 × 10, not of 10 × n.
         gram = torch.linalg.pinv(jacobian @ jacobian.transpose(1, 2), rtol=1e-8, hermitian=True)
-        step = ((true_top.unsqueeze(1) @ gram) @ jacobian).squeeze(1)
-        angles[layer] = angles_by_row(own[layer].flatten(1), step).nanmean().item()
+        step = ((top_error.unsqueeze(1) @ gram) @ jacobian).squeeze(1)
+        angles[layer] = _mean_angle(probe.errors[layer].flatten(1), step)
     return angles
 
 
@@ -301,9 +428,9 @@ def _solve(jacobian: Tensor, e: Tensor, damping: float) -> Tensor:
 
 
 @torch.no_grad()
-def target_steps(rule: TargetRule, x: Tensor, y: Tensor) -> dict[int, float]:
+def target_steps(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
     r"""``{l: mean over examples of}`` :math:`\lVert \hat h_l - h_l \rVert / \lVert h_l \rVert`, how far targets lie."""
-    activities, targets = rule.network.activities(x), rule.targets(x, y)
+    targets, activities = _targets(rule, x, y), _activities(rule, x)
     return {
         layer: ((targets[layer] - activities[layer]).norm(dim=1) / activities[layer].norm(dim=1)).nanmean().item()
         for layer in sorted(targets)
@@ -332,7 +459,11 @@ def update_snr(rule: LearningRule, batches: Iterable[tuple[Tensor, Tensor]]) -> 
     Raises:
         ValueError: fewer than two batches.
     """
-    drawn, snr = _drawn(rule, batches), {}
+    return dict(_signal_to_noise(_drawn(rule, batches)))
+
+
+def _signal_to_noise(drawn: list[dict[int, Tensor]]) -> dict[int, float]:
+    snr = {}
     for layer in drawn[0]:
         stack = torch.stack([g[layer] for g in drawn])
         snr[layer] = (stack.mean(0).norm() / stack.var(0).sum().sqrt()).item()
@@ -350,7 +481,10 @@ def gradient_noise(rule: LearningRule, batches: Iterable[tuple[Tensor, Tensor]])
     Raises:
         ValueError: fewer than two batches.
     """
-    drawn = _drawn(rule, batches)
+    return _changes(_drawn(rule, batches))
+
+
+def _changes(drawn: list[dict[int, Tensor]]) -> dict[int, float]:
     changes = {
         layer: [((b[layer] - a[layer]).norm() / a[layer].norm()).item() for a, b in pairwise(drawn)]
         for layer in drawn[0]
@@ -384,12 +518,17 @@ class Dynamics:
         self._gradients: dict[int, Tensor] = {}
 
     def __call__(self, rule: LearningRule, x: Tensor, y: Tensor) -> dict[str, float]:
-        out, now = {}, gradients(rule, x, y)
+        return self.since_last(Probe(rule, x, y))
+
+    def since_last(self, probe: Probe) -> dict[str, float]:
+        """The answer for a probe, whose gradients other measures may have asked for."""
+        rule, now, out = probe.rule, probe.gradients, {}
         for layer in _layers(rule):
             w = rule.network.weight(layer).detach().clone()
             out[f"weight_norm_{layer}"] = (w.norm() / self._start[layer]).item()
             if layer in self._weights:
                 out[f"update_norm_{layer}"] = ((w - self._weights[layer]).norm() / w.norm()).item()
+            if layer in now and layer in self._gradients:
                 before = self._gradients[layer]
                 out[f"gradient_change_{layer}"] = ((now[layer] - before).norm() / before.norm()).item()
             self._weights[layer] = w
