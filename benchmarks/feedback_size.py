@@ -21,7 +21,7 @@ import time
 import torch
 
 from bioplaus_lite.data import Dataset, load
-from bioplaus_lite.diagnostics import error_angles
+from bioplaus_lite.measures import error_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules import make_rule
 from bioplaus_lite.runs import provenance, save_run

@@ -22,7 +22,7 @@ from dataclasses import asdict
 import torch
 
 from bioplaus_lite.data import load
-from bioplaus_lite.diagnostics import error_angles, same_spikes_angles, update_angles
+from bioplaus_lite.measures import error_angles, same_spikes_angles, update_angles
 from bioplaus_lite.rules.segregated import (
     RateNetwork,
     SegregatedCompartments,

@@ -24,7 +24,7 @@ import time
 import torch
 
 from bioplaus_lite.data import load
-from bioplaus_lite.diagnostics import gauss_newton_angles, participation_ratio, target_steps, update_angles
+from bioplaus_lite.measures import gauss_newton_angles, participation_ratio, target_steps, update_angles
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules import TARGET, TargetRule, alternate, make_rule
 from bioplaus_lite.runs import provenance, save_run

@@ -43,7 +43,7 @@ ACTIVATIONS: dict[str, Activation] = {
     "tanh": Activation(torch.tanh, lambda h: 1 - h * h),
     "sigmoid": Activation(torch.sigmoid, lambda h: h * (1 - h)),
     "linear": Activation(lambda a: a, torch.ones_like),
-    "leaky_relu": Activation(F.leaky_relu, lambda h: torch.where(h > 0, 1.0, 0.01).to(h.dtype)),
+    "leaky_relu": Activation(F.leaky_relu, lambda h: torch.where(h > 0, torch.ones_like(h), torch.full_like(h, 0.01))),
     "elu": Activation(F.elu, lambda h: h.clamp(max=0) + 1),
     "softplus": Activation(F.softplus, lambda h: -torch.expm1(-h)),
 }
@@ -395,6 +395,14 @@ class _Drawn(Network):
         return INITS[self.init](n_in * area, n_out * area)
 
 
+def input_and_output(sizes: Sequence[int]) -> tuple[int, ...]:
+    """``sizes`` as a tuple, if they are those of an input and an output layer at least."""
+    sizes = checks.wholes("sizes", sizes)
+    if len(sizes) < 2:
+        raise ValueError(f"sizes needs an input and an output layer, got {sizes!r}")
+    return sizes
+
+
 class MLP(_Drawn):
     r"""A multilayer perceptron.
 
@@ -421,7 +429,7 @@ class MLP(_Drawn):
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        sizes = checks.wholes("sizes", sizes, 2)
+        sizes = input_and_output(sizes)
         checks.one_of("activation", activation, sorted(ACTIVATIONS))
         layers = [Layer(Dense(), activation) for _ in sizes[1:]]
         layers[-1] = replace(layers[-1], activation="linear")

@@ -139,7 +139,8 @@ def family_grid(
         height: of a row, in inches.
     """
     present = set().union(*(frame.name for frame in rows.values()))
-    shown = {title: names for title, names in (columns or families()).items() if present & set(names[1:])}
+    titled = columns or families()
+    shown = {title: names for title, names in titled.items() if present & set(names[1:])} or titled
     size = (7.5, height * len(rows) + 0.9)
     fig, axes = plt.subplots(len(rows), len(shown), figsize=size, sharex=True, sharey="row", squeeze=False)
     for i, (ylabel, frame) in enumerate(rows.items()):

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bioplaus_lite.rules import Trace
+
 ROOT = Path(__file__).resolve().parents[1]
 SITE = ROOT / "_build" / "html"
 
@@ -56,6 +58,12 @@ def find_chromium() -> str | None:
 def browser_is_required() -> bool:
     """Whether a missing Chromium is an error: in continuous integration, or by request."""
     return any(os.environ.get(name, "") not in ("", "0", "false") for name in ("CI", "BIOPLAUS_REQUIRE_BROWSER"))
+
+
+def post_signals(rule, activities, error, y) -> dict[int, torch.Tensor]:
+    """``{l: what meets the activity below at W_l}``, from given activities and a given error at the top."""
+    trace = Trace(activities, {"corrupted": {}})
+    return {int(s.weight[1:]): s.post for s in rule.synapses(trace, error, y) if s.weight.startswith("W")}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import torch
 from conftest import ROOT
 
 from bioplaus_lite import training
-from bioplaus_lite.rules import RULES, TARGET
+from bioplaus_lite.rules import RULES, in_family
 from bioplaus_lite.runs import fingerprints
 from bioplaus_lite.runs.fingerprints import (
     compare,
@@ -105,7 +105,8 @@ def wrapped(change):
     return built
 
 
-BATCHED = [name for name in RULES if name != "segregated"]
+TARGET = in_family("Targets")
+BATCHED = [name for name, card in RULES.items() if not card.rule.online]
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import post_signals
 
 from bioplaus_lite.data import load
-from bioplaus_lite.diagnostics import (
+from bioplaus_lite.measures import (
     angle,
     backprop_errors,
     error_angles,
@@ -436,7 +437,7 @@ def test_the_short_way_is_the_way_through_the_interneurons():
     rule, (x, y) = make(lam=0.2), problem()
     forward, error = held(rule, x, y)
     with torch.no_grad():
-        explicit = dict(rule._errors_of(forward, rule.run_down(forward, error)))
+        explicit = dict(rule._errors_of_rates(forward, rule.run_down(forward, error)))
         for l, delta in rule.layer_errors(forward, error):
             torch.testing.assert_close(delta, explicit[l], rtol=0, atol=1e-12)
             assert delta.abs().max() > 1e-3
@@ -504,7 +505,7 @@ def test_with_random_weights_down_the_limit_is_feedback_alignment():
         activities = [h.detach() for h in rule.network.activities(x)]
         scores = activities[-1].clone().requires_grad_()
         (output_error,) = torch.autograd.grad(rule.objective(scores, y), scores)
-        own, expected = rule.errors(x, y), dict(fa.layer_errors(activities, output_error))
+        own, expected = rule.errors(x, y), post_signals(fa, activities, output_error, y)
         misses.append([((own[l] - expected[l]).norm() / expected[l].norm()).item() for l in sorted(expected)])
         assert misses[-1][0] < 15 * lam
         angles = error_angles(rule, x, y)
@@ -584,10 +585,10 @@ def test_interneurons_that_are_set_copy_weights_and_those_that_learn_do_not(kind
     rule, (x, y) = make(kind), problem()
     with torch.no_grad():
         forward, error = held(rule, x, y)
-        before = dict(rule._errors_of(forward, rule.run_down(forward, error)))
+        before = dict(rule._errors_of_rates(forward, rule.run_down(forward, error)))
         copy_into(rule.network.W3, -rule.network.W3)
         predicted = [F.linear(forward.rates[k], *rule.interneuron_weights(k)[:2]) for k in rule.circuits]
-        after = dict(rule._errors_of(forward, rule.run_down(forward._replace(predicted=predicted), error)))
+        after = dict(rule._errors_of_rates(forward, rule.run_down(forward._replace(predicted=predicted), error)))
     changed = [l for l in before if not torch.allclose(before[l], after[l], rtol=0, atol=1e-12)]
     assert changed == ([2, 1] if kind == "fixed" else [])
 
@@ -734,7 +735,7 @@ def test_the_network_starts_in_the_range_of_the_model():
 
 class TestBadInput:
     def test_constructors_name_the_value(self):
-        with pytest.raises(TypeError, match="for an MLP, not a CNN"):
+        with pytest.raises(TypeError, match="MLP, not a CNN"):
             Microcircuits(CNN((1, 8, 8), (4,), 3, activation="sigmoid"))
         with pytest.raises(TypeError, match="not Linear"):
             Microcircuits(torch.nn.Linear(3, 2))
@@ -742,7 +743,7 @@ class TestBadInput:
             Microcircuits(MLP((7, 6, 4)))
         network = PyramidalNetwork((7, 6, 4))
         for options, said in [
-            ({"feedback": "random"}, "feedback must be one of fixed, symmetric, learned, not 'random'"),
+            ({"feedback": "random"}, "unknown feedback 'random'; choose one of fixed, symmetric, learned"),
             ({"lateral": "fixed"}, "lateral must be one of self_predicting, learned, not 'fixed'"),
             ({"mixing": "linear"}, "mixing must be one of attenuated, convex, not 'linear'"),
             ({"lam": 0.0}, r"lam must be in \(0, 1\), not 0.0"),

@@ -78,7 +78,7 @@ def test_construction_does_not_touch_the_global_generator():
         (lambda: MLP((784, 0, 10)), "not 0"),
         (lambda: MLP((784, -5, 10)), "not -5"),
         (lambda: MLP((784, 2.5, 10)), r"not 2\.5"),
-        (lambda: MLP((784, 10), activation="swish"), "'swish'; choose one of linear, relu"),
+        (lambda: MLP((784, 10), activation="swish"), "'swish'; choose one of elu, leaky_relu, linear, relu"),
         (lambda: MLP((784, 10), init="zeros"), "'zeros'; choose one of glorot"),
         (lambda: MLP((784, 10), dtype=torch.int64), "torch.int64"),
         (lambda: CNN((28, 28)), r"\(28, 28\)"),
@@ -100,5 +100,5 @@ def test_bad_input_names_its_shape(shape):
 
 
 def test_input_of_another_precision_is_refused():
-    with pytest.raises(ValueError, match=r"float64, the weights are torch\.float32"):
+    with pytest.raises(ValueError, match=r"float64 on cpu, the weights are torch.float32 on cpu"):
         MLP((4, 2))(torch.zeros(1, 4, dtype=torch.float64))

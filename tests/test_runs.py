@@ -27,14 +27,14 @@ from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bioplaus_lite import MLP, make_rule
-from bioplaus_lite.diagnostics import inverse_jacobian_angles, update_snr
-from bioplaus_lite.plots import FAMILIES, SHORT, bands, family_grid, style_of
+from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
+from bioplaus_lite.plots import SHORT, bands, families, family_grid, style_of
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
-from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from
+from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import (
     DATA,
     MixedRuns,
@@ -123,7 +123,7 @@ SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", va
         ("epochs = 2", "epochs = true", r"epochs must be a whole number ≥ 1, not True"),
         ("epochs = 2", "", "epochs must be given"),
         ("epochs = 2", "epochs = 2\nbatch_size = 1.5", "batch_size must be a whole number ≥ 1, not 1.5"),
-        ("epochs = 2", "epochs = 2\nturns = true", "only a target rule has inverses"),
+        ("epochs = 2", "epochs = 2\nturns = true", "turns: FeedbackAlignment has no phases that take turns, only all"),
         ("size = 500", "size = 10000", r"validation\.size must be a whole number from 1 to 9999, not 10000"),
         ("seeds = [0, 1]", "seeds = [0, 0]", r"'seeds' must be a list of different values, not \[0, 0\]"),
         ("seeds = [0, 1]", "seeds = [-1]", "seed must be a whole number ≥ 0, not -1"),
@@ -134,7 +134,7 @@ SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", va
         ("hidden = [10]", "hidden = [0]", "positive whole number, not 0"),
         ("hidden = [10]", "hidden = 10", "network: hidden must be a list of whole numbers, not 10"),
         ("hidden = [10]", "hiden = [10]", "network MLP: unknown option 'hiden'; allowed are activation"),
-        ("hidden = [10]", 'activation = "softplus"', "unknown activation 'softplus'; choose one of linear"),
+        ("hidden = [10]", 'activation = "swish"', "unknown activation 'swish'; choose one of elu"),
         ("hidden = [10]", "seed = 3", "the seed of the weights is the seed of the run"),
         ("hidden = [10]", 'dtype = "int8"', "unknown dtype 'int8'; choose one of float32, float64"),
         ('"SGD"', '"Adm"', "unknown optimizer 'Adm'; choose one of SGD, RMSprop, Adam, AdamW"),
@@ -233,14 +233,14 @@ def test_by_turns_an_epoch_has_two_passes_and_the_schedule_counts_epochs():
     optimizer = optimizer_from({"name": "SGD", "lr": 1.0})(rule.parameter_groups())
 
     def measure(rule):
-        turns.append(rule.trains)
+        turns.append(rule.phase)
         rates.append(optimizer.param_groups[0]["lr"])
         return {}
 
-    schedule = scheduler_from(rule, {"name": "ExponentialLR", "gamma": 0.5}, turns=True)
+    schedule = scheduler_from({"name": "ExponentialLR", "gamma": 0.5})
     history = fit(rule, data, {"validation": data, "test": data}, epochs=4, batch_size=10, optimizer=optimizer,
-                  scheduler=schedule, measure=measure)  # fmt: skip
-    assert turns == ["inverse", "inverse", "forward", "inverse", "forward"]
+                  scheduler=schedule, turns=turns_of(rule, True), measure=measure)  # fmt: skip
+    assert turns == ["both", "inverse", "forward", "inverse", "forward"]
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.5]
     outcome = Outcome(rule, history, {"commit": "c"}, passes=2)
     assert outcome.curves["validation"]["epoch"] == [0, 0.5, 1, 1.5, 2]
@@ -517,7 +517,7 @@ def test_the_bands_of_a_figure_are_the_seeds(curves_on_record):
 def test_no_two_runs_look_alike_and_none_of_a_family_share_a_colour():
     looks = [tuple(style_of(name).values())[:2] for name in SHORT]
     assert len(set(looks)) == len(SHORT)
-    for names in FAMILIES.values():
+    for names in families().values():
         assert len({style_of(name)["color"] for name in names}) == len(names)
 
 

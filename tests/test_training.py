@@ -123,7 +123,7 @@ def test_zero_epochs_only_measure(data):
         ({"epochs": 1.5}, r"not 1\.5"),
         ({"batch_size": 0}, "not 0"),
         ({"every": 0}, "not 0"),
-        ({"marks": [10, 0]}, "marks must be positive numbers of examples, not 0"),
+        ({"marks": [10, 0]}, "every entry of marks must be a positive whole number, not 0"),
         ({"marks": [2.5]}, r"not 2\.5"),
     ],
 )

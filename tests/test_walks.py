@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from bioplaus_lite import CNN, MLP
-from bioplaus_lite.diagnostics import error_angles
+from bioplaus_lite.measures import error_angles
 from bioplaus_lite.rules import DifferenceTargetPropagation, Microcircuits, SimplifiedDTP, TargetPropagation
 from bioplaus_lite.rules.microcircuits import PyramidalNetwork
 from bioplaus_lite.walks import backprop_walk, microcircuit_walk, target_walk, training_walk
@@ -54,7 +54,7 @@ def test_activities_and_errors_are_those_of_autograd(network):
     currents, h = [], X
     for layer in (1, 2, 3):
         currents.append(network.current(layer, h).requires_grad_())
-        h = network.sigma(currents[-1]) if layer < 3 else currents[-1]
+        h = network.activate(layer, currents[-1])
     expected = torch.cat(torch.autograd.grad(F.cross_entropy(h, Y), currents), 1)[0]
     before_update = len(error["values"]) - 2
     np.testing.assert_allclose(error["values"][before_update], expected, rtol=1e-3, atol=1e-4)

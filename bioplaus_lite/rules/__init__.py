@@ -1,7 +1,7 @@
 """The learning rules, one file a mechanism. Each puts itself on file where it is written: see ``rules.cards``."""
 
 from bioplaus_lite.rules.base import LearningRule, Synapse, Trace, cross_entropy_and_error
-from bioplaus_lite.rules.cards import RULES, Card, card_of, make_rule, register
+from bioplaus_lite.rules.cards import RULES, Card, Look, card_of, in_family, make_rule, register
 
 # In the order of the book, which is that of every table and legend.
 # isort: off
@@ -34,6 +34,7 @@ __all__ = [
     "FeedbackAlignment",
     "KolenPollack",
     "LearningRule",
+    "Look",
     "Microcircuits",
     "SegregatedCompartments",
     "SignSymmetry",
@@ -45,6 +46,7 @@ __all__ = [
     "WeightMirror",
     "card_of",
     "cross_entropy_and_error",
+    "in_family",
     "make_rule",
     "register",
 ]

@@ -6,6 +6,7 @@ A rule fills ``.grad`` and any optimiser steps. ``loss.backward()`` in an ordina
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -126,7 +127,9 @@ class LearningRule(nn.Module):
         if not isinstance(network, self.takes):
             kinds = self.takes if isinstance(self.takes, tuple) else (self.takes,)
             names = " or ".join(kind.__name__ for kind in kinds)
-            raise TypeError(f"{type(self).__name__} takes a {names}, not a {type(network).__name__}")
+            raise TypeError(
+                f"{type(self).__name__} takes a network of the kind {names}, not a {type(network).__name__}"
+            )
         self.network = network
         self._phase = self.phases[0]
 
@@ -239,7 +242,7 @@ class LearningRule(nn.Module):
                 parameter.grad = torch.empty_like(parameter)
             return parameter.grad
 
-        with nullcontext() if self.training else self.as_it_is():
+        with nullcontext() if self.training else self.as_it_is(), self._nothing_if_it_fails():
             loss, synapses = self.credit(x, y)
             summed = self._sum(synapses, gradient_of)
         for parameter in self.parameters():
@@ -385,18 +388,40 @@ class LearningRule(nn.Module):
             for name, generator in self._generators().items():
                 generator.set_state(before[name])
 
+    @contextmanager
+    def _nothing_if_it_fails(self) -> Iterator[None]:
+        """A batch that is refused leaves neither a gradient nor a draw behind."""
+        before = {name: g.get_state() for name, g in self._generators().items()}
+        try:
+            yield
+        except BaseException:
+            for parameter in self.parameters():
+                parameter.grad = None
+            for name, generator in self._generators().items():
+                generator.set_state(before[name])
+            raise
+
     def _generators(self) -> dict[str, torch.Generator]:
         return {name: value for name, value in vars(self).items() if isinstance(value, torch.Generator)}
 
-    def get_extra_state(self) -> dict[str, Any]:
+    def progress_state(self) -> dict[str, Any]:
         """What a training needs besides parameters and buffers to go on bit for bit: the phase, places in streams."""
         return {"phase": self._phase, "generators": {n: g.get_state() for n, g in self._generators().items()}}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the training whose :meth:`get_extra_state` this was."""
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Take up the training whose :meth:`progress_state` this was."""
         self.phase = state["phase"]
         for name, generator in self._generators().items():
             generator.set_state(state["generators"][name])
+
+    def get_extra_state(self) -> Tensor:
+        """:meth:`progress_state` as bytes in a tensor, so that all of a ``state_dict`` are tensors."""
+        torch.save(self.progress_state(), buffer := io.BytesIO())
+        return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take up the training whose :meth:`get_extra_state` this was; reads tensors and numbers, and runs no code."""
+        self.take_up(torch.load(io.BytesIO(bytes(state.cpu().numpy())), weights_only=True))
 
     def _refuse_nonfinite(self, x: Tensor, loss: Tensor) -> None:
         if x.device.type == "meta":

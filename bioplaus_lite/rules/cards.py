@@ -20,7 +20,7 @@ from bioplaus_lite.networks import MLP, Network
 if TYPE_CHECKING:
     from bioplaus_lite.rules.base import LearningRule
 
-__all__ = ["COLOURS", "RULES", "Card", "Look", "card_of", "known_names", "make_rule", "register"]
+__all__ = ["COLOURS", "RULES", "Card", "Look", "card_of", "in_family", "known_names", "make_rule", "register"]
 
 #: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
 COLOURS = {
@@ -124,6 +124,18 @@ def register(
         return rule
 
     return put
+
+
+def in_family(*families: str) -> list[str]:
+    """Names of the rules of some families, in the order of the book.
+
+    Raises:
+        ValueError: there is no such family.
+    """
+    known = list(dict.fromkeys(card.family for card in RULES.values()))
+    for family in families:
+        checks.one_of("family", family, known)
+    return [card.name for card in RULES.values() if card.family in families]
 
 
 def known_names() -> Iterator[Card]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bioplaus_lite import checks
-from bioplaus_lite.networks import Layer, Network, uniform_like
+from bioplaus_lite.networks import Layer, Network, input_and_output, uniform_like
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 from bioplaus_lite.rules.segregated.simulation import sigma
 
@@ -109,7 +109,7 @@ class RateNetwork(Network):
     ) -> None:
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be float32 or float64, not {dtype}")
-        sizes = checks.wholes("sizes", sizes, 2)
+        sizes = input_and_output(sizes)
         self.constants = constants or SegregatedParameters()
         c, depth = self.constants, len(sizes) - 1
         c.etas(depth)

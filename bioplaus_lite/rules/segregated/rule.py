@@ -208,7 +208,7 @@ class SegregatedCompartments(LearningRule):
         etas = self.constants.etas(self.network.depth) if etas is None else tuple(etas)
         if len(etas) != self.network.depth:
             raise ValueError(f"etas must hold one rate for each of {self.network.depth} layers, not {len(etas)}")
-        etas = [checks.number("every entry of etas", eta, least=0) for eta in etas]
+        etas = [checks.number("every entry of etas", eta) for eta in etas]
         result = self._ready().train(x.numpy(), y.numpy(), etas)
         return Presented(torch.as_tensor(result.voltage, dtype=x.dtype), torch.from_numpy(result.loss))
 
@@ -430,14 +430,14 @@ class SegregatedCompartments(LearningRule):
 
     # --------------------------------------------------------------------------------------------- state_dict
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """Voltages, recent spikes and the place in the random streams, so that a training can be taken up again."""
-        state = _to_tensors(self._engine.snapshot()) if self._engine is not None else _to_tensors(self._pending)
-        return super().get_extra_state() | {"engine": state}
+    def progress_state(self) -> dict[str, Any]:
+        """Voltages, recent spikes and the places in the random streams, so that a training can be taken up again."""
+        state = self._pending if self._engine is None else self._engine.snapshot()
+        return super().progress_state() | {"engine": _to_tensors(state)}
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Take up the training whose ``get_extra_state`` this was, at its next example."""
-        super().set_extra_state(state)
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Take up the training whose ``progress_state`` this was, at its next example."""
+        super().take_up(state)
         self._pending = _to_arrays(state["engine"])
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from bioplaus_lite import diagnostics as d
+from bioplaus_lite import measures as d
 from bioplaus_lite.networks import CNN, MLP
 from bioplaus_lite.rules import make_rule
 
@@ -151,7 +151,7 @@ def test_independent_gradients_show_the_floor_of_root_two():
 
 
 def test_feedback_of_a_layer_that_has_none_is_refused(batch):
-    with pytest.raises(ValueError, match="layers 2 … 3, not 1"):
+    with pytest.raises(ValueError, match="layer must be a whole number from 2 to 3, not 1"):
         d.path_feedback(make("fa"), 1)
 
 
