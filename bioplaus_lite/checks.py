@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["finite_input", "flag", "labelled", "labels", "number", "one_of", "seed", "tensor", "whole", "wholes"]
+__all__ = ["finite_input", "flag", "labelled", "labels", "no_autocast", "number", "one_of", "seed", "tensor", "whole", "wholes"]
 
 T = TypeVar("T")
 LARGEST_SEED = 2**63 - 1
@@ -122,6 +122,13 @@ def labelled(data: Any, name: str = "data") -> tuple[Tensor, Tensor]:
         sizes = [len(t) if t.ndim else 0 for t in (x, y)]
         raise ValueError(f"{name}: {sizes[0]} examples and {sizes[1]} labels; both must be equal and at least 1")
     return x, y
+
+
+def no_autocast(x: Tensor) -> None:
+    """Raise ``RuntimeError`` inside ``torch.autocast``, which would mix precisions in sums written in place."""
+    device = tensor("input", x).device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        raise RuntimeError("learning rules compute in the precision of the weights; leave torch.autocast for this")
 
 
 def finite_input(x: Tensor) -> None:

@@ -99,7 +99,7 @@ def read_sequential(
 
 
 def _flat(module: nn.Sequential, path: str = "") -> Iterator[tuple[str, nn.Module]]:
-    for name, part in module.named_children():
+    for name, part in module._modules.items():  # named_children() leaves out a layer that is there twice
         if isinstance(part, nn.Sequential):
             yield from _flat(part, f"{path}{name}.")
         else:

@@ -744,8 +744,8 @@ class TestBadInput:
         network = PyramidalNetwork((7, 6, 4))
         for options, said in [
             ({"feedback": "random"}, "unknown feedback 'random'; choose one of fixed, symmetric, learned"),
-            ({"lateral": "fixed"}, "lateral must be one of self_predicting, learned, not 'fixed'"),
-            ({"mixing": "linear"}, "mixing must be one of attenuated, convex, not 'linear'"),
+            ({"lateral": "fixed"}, "unknown lateral 'fixed'; choose one of self_predicting, learned"),
+            ({"mixing": "linear"}, "unknown mixing 'linear'; choose one of attenuated, convex"),
             ({"lam": 0.0}, r"lam must be in \(0, 1\), not 0.0"),
             ({"lam": float("nan")}, r"lam must be in \(0, 1\), not nan"),
             ({"down_width": -1.0}, "down_width must be positive and finite, not -1.0"),

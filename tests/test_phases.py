@@ -135,12 +135,12 @@ def test_rules_are_left_alone():
     x, y = images()
     one.present(x, y)
     before = {k: v.clone() for k, v in one.state_dict().items() if isinstance(v, torch.Tensor)}
-    inner = json.dumps({k: str(v) for k, v in one.get_extra_state().items()})
+    inner = json.dumps({k: str(v) for k, v in one.progress_state().items()})
     widget = stepper({"one": one})
     widget.simulate(index=1, feedback="sparse", g_a=0.05)
     after = {k: v for k, v in one.state_dict().items() if isinstance(v, torch.Tensor)}
     assert all(torch.equal(before[k], after[k]) for k in before)
-    assert json.dumps({k: str(v) for k, v in one.get_extra_state().items()}) == inner
+    assert json.dumps({k: str(v) for k, v in one.progress_state().items()}) == inner
     assert one.constants == SegregatedParameters(feedback="symmetric", feedback_noise=0.1)
     assert torch.equal(images()[0], x)
 

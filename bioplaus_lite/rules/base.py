@@ -289,8 +289,7 @@ class LearningRule(nn.Module):
 
     def credit(self, x: Tensor, y: Tensor) -> tuple[Tensor, Iterable[Synapse]]:
         """Loss and synapses of a batch, checked: observe, answer, prepare. Only compiled models do it otherwise."""
-        if torch.is_autocast_enabled(x.device.type if isinstance(x, Tensor) else "cpu"):
-            raise RuntimeError("learning rules compute in the precision of the weights; leave torch.autocast for this")
+        checks.no_autocast(x)
         self.network.check_input(x)
         trace = self.observe(x)
         loss, error = self.answer(trace, y)

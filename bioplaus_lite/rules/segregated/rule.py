@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -362,6 +363,9 @@ class SegregatedCompartments(LearningRule):
                 simulation.Y[layer - 1][:] = self.direct_feedback(layer).numpy()
 
     def _check(self, x: Tensor, y: Tensor) -> None:
+        checks.no_autocast(x)
+        if (place := self.network.weight(1).device.type) != "cpu":
+            raise ValueError(f"segregated compartments run on the processor, not on {place}; bring them back by cpu()")
         self.network.check_input(x)
         checks.labels(y, len(x), self.network.sizes[-1])
 
@@ -433,12 +437,18 @@ class SegregatedCompartments(LearningRule):
     def progress_state(self) -> dict[str, Any]:
         """Voltages, recent spikes and the places in the random streams, so that a training can be taken up again."""
         state = self._pending if self._engine is None else self._engine.snapshot()
-        return super().progress_state() | {"engine": _to_tensors(state)}
+        return super().progress_state() | {"seed": self.seed, "engine": _to_tensors(state)}
 
     def take_up(self, state: dict[str, Any]) -> None:
         """Take up the training whose ``progress_state`` this was, at its next example."""
         super().take_up(state)
-        self._pending = _to_arrays(state["engine"])
+        self.seed = state["seed"]  # the random streams start from it
+        self._engine, self._flat, self._pending = None, None, _to_arrays(state["engine"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy makes an engine of its own: one of this rule would go on working on the weights of this rule.
+        pending = self._pending if self._engine is None else self._engine.snapshot()
+        return self.__dict__ | {"_engine": None, "_flat": None, "_pending": copy.deepcopy(pending)}
 
 
 def _refuse_what_is_not_a_rate(optimizer: torch.optim.Optimizer) -> None:
