@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from bioplaus_lite import checks
 from bioplaus_lite.rules import LearningRule
 
 __all__ = ["Cost", "step_cost"]
@@ -66,12 +67,13 @@ def step_cost(rule: LearningRule, x: Tensor, y: Tensor, optimizer: torch.optim.O
     """
     if counted := rule.counted_step(x, y):
         return Cost(*counted)
+    checks.finite_input(x)
     options = (type(optimizer), optimizer.defaults) if optimizer else (torch.optim.SGD, {"lr": 0.0})
     trained = copy.deepcopy(rule).train()
     stepper = options[0](trained.parameter_groups(), **options[1])
     trained.learn(x, y, stepper)  # the first step also makes the state of the optimiser
-    with FlopCounterMode(display=False) as flops:
+    with checks.looked_at(), FlopCounterMode(display=False) as flops:
         trained.learn(x, y, stepper)
-    with _Traffic() as traffic:
+    with checks.looked_at(), _Traffic() as traffic:
         trained.learn(x, y, stepper)
     return Cost(flops.get_total_flops() / 2 / len(x), traffic.bytes / len(x))

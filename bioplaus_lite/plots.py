@@ -206,7 +206,7 @@ def learning_curves(
     ax = plt.subplots()[1] if ax is None else ax
     for name, history in histories.items():
         x, y = history.curve(metric, split)
-        look = style_of(name) | {"label": LABELS[name]} if name in RULES else {"label": name}
+        look = style_of(name) | {"label": RULES[name].label} if name in RULES else {"label": name}
         ax.plot(x, y, **look)
     unit = {"accuracy": "accuracy (fraction correct)", "loss": "cross-entropy (nats)"}.get(metric, metric)
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")

@@ -200,7 +200,7 @@ def fit(
 
     rule.train()
     record()
-    with _phase_kept(rule), tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None) as bar:
+    with _phase_kept(rule), checks.looked_at(), tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None) as bar:
         for epoch in range(epochs):
             if turns:
                 rule.phase = turns[epoch % len(turns)]
