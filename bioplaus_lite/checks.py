@@ -17,7 +17,10 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["finite_input", "flag", "labelled", "labels", "looked_at", "no_autocast", "number", "one_of", "seed", "tensor", "whole", "wholes"]
+__all__ = [
+    "finite_input", "flag", "labelled", "labels", "looked_at", "no_autocast", "number", "one_of", "seed", "tensor",
+    "whole", "wholes",
+]  # fmt: skip
 
 T = TypeVar("T")
 LARGEST_SEED = 2**63 - 1

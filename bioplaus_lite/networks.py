@@ -216,11 +216,11 @@ class Layer:
 
     def current(self, weight: Tensor, bias: Tensor | None, below: Tensor) -> Tensor:
         """Input currents of the units, from the activity ``below``."""
-        return self.connection.current(weight, bias, self.read(below))
+        return self.connection.current(weight, bias, self.read(below) if self.reads else below)
 
     def outer(self, post: Tensor, below: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch post preᵀ`` to ``out``, ``pre`` being what the weights see of ``below``."""
-        self.connection.outer(post, self.read(below), out)
+        self.connection.outer(post, self.read(below) if self.reads else below, out)
 
     def total(self, post: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch post``, in the shape of the bias, to ``out``."""
@@ -228,6 +228,8 @@ class Layer:
 
     def back(self, signal: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
         """A signal at the units of this layer as it arrives at those ``below``, through ``feedback``."""
+        if not self.reads:
+            return self.connection.back(signal, feedback)
         seen = [below]
         for reading in self.reads:
             seen.append(reading.read(seen[-1]))
@@ -260,6 +262,8 @@ class Network(nn.Module):
         super().__init__()
         self.layers, self.sizes, self.input_shape = tuple(layers), tuple(sizes), tuple(input_shape)
         names = {layer.activation for layer in self.layers[:-1]}
+        #: Whether some activation makes a finite activity of an infinite current.
+        self.saturates = bool(names & {"tanh", "sigmoid", "elu", "softplus"})
         self.activation = names.pop() if len(names) == 1 else "mixed" if names else "linear"
 
     @classmethod
@@ -292,11 +296,6 @@ class Network(nn.Module):
         """Number of layers of weights, ``L``."""
         return len(self.layers)
 
-    @property
-    def saturates(self) -> bool:
-        """Whether some activation makes a finite activity of an infinite current."""
-        return any(layer.activation in ("tanh", "sigmoid") for layer in self.layers)
-
     def weight(self, layer: int) -> nn.Parameter:
         """Forward weights ``W_l`` of layer ``layer``, shape ``(n_l, n_{l-1})`` (convolution: ``(out, in, k, k)``)."""
         return self._parameters[f"W{layer}"]
@@ -307,7 +306,8 @@ class Network(nn.Module):
 
     def bias_name(self, layer: int) -> str | None:
         """``"b{l}"``, if the layer has a bias."""
-        return None if self._parameters[f"b{layer}"] is None else f"b{layer}"
+        name = f"b{layer}"
+        return None if self._parameters[name] is None else name
 
     def half_width(self, layer: int) -> float:
         """Half-width of the uniform distribution from which ``W_l`` was drawn; feedback weights use it too.
@@ -333,7 +333,8 @@ class Network(nn.Module):
 
     def current(self, layer: int, below: Tensor) -> Tensor:
         """Input current ``a_l = W_l h_{l-1} + b_l`` from the activities ``below`` = ``h_{l-1}``."""
-        return self.layers[layer - 1].current(self.weight(layer), self.bias(layer), below)
+        parameters = self._parameters
+        return self.layers[layer - 1].current(parameters[f"W{layer}"], parameters[f"b{layer}"], below)
 
     def activate(self, layer: int, current: Tensor) -> Tensor:
         """``h_l = σ_l(a_l)``, in the shape of the current."""
@@ -350,11 +351,11 @@ class Network(nn.Module):
     def upward(self, layer: int, current: Tensor, currents: list[Tensor] | None = None) -> list[Tensor]:
         """``[h_l, …, h_L]`` from the current of layer ``l``; see :meth:`activities`."""
         h: list[Tensor] = []
-        for l in range(layer, self.depth + 1):
+        for l, this in enumerate(self.layers[layer - 1 :], layer):
             a = current if l == layer else self.current(l, h[-1])
             if currents is not None:
                 currents.append(a.requires_grad_())
-            h.append(self.activate(l, a))
+            h.append(ACTIVATIONS[this.activation].function(a))
         return h
 
     def send_back(self, layer: int, signal: Tensor, feedback: Tensor, below: Tensor) -> Tensor:

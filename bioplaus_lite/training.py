@@ -200,7 +200,8 @@ def fit(
 
     rule.train()
     record()
-    with _phase_kept(rule), checks.looked_at(), tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None) as bar:
+    bar = tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None)
+    with bar, _phase_kept(rule), checks.looked_at():
         for epoch in range(epochs):
             if turns:
                 rule.phase = turns[epoch % len(turns)]

@@ -116,7 +116,7 @@ def test_an_input_that_is_not_finite_is_refused_and_the_next_batch_is_taken(name
     before = copy.deepcopy(rule.state_dict())
     spoiled = x.clone()
     spoiled[3, 2] = bad
-    with pytest.raises(ValueError, match="input holds -?(inf|nan)"):
+    with pytest.raises(ValueError, match=r"input holds -?(inf|nan)"):
         rule.learn(spoiled, y, optimizer)
     assert all(p.grad is None for p in rule.parameters())
     assert all(torch.equal(v, before[k]) for k, v in rule.state_dict().items())
@@ -244,7 +244,7 @@ def test_segregated_compartments_refuse_another_place_by_name():
 
 def test_an_input_elsewhere_is_refused():
     rule, (x, y) = make("fa"), problem()
-    with pytest.raises(ValueError, match="on meta, the weights are torch.float32 on cpu"):
+    with pytest.raises(ValueError, match=r"on meta, the weights are torch\.float32 on cpu"):
         rule.assign_gradients(x.to("meta"), y)
 
 
@@ -294,7 +294,7 @@ def test_an_online_rule_refuses_an_optimiser_that_it_cannot_honour(optimizer):
     with pytest.raises(ValueError, match=f"cannot honour {optimizer.__name__}"):
         rule.learn(x, y, optimizer(rule.parameter_groups()))
     for option in ({"momentum": 0.9}, {"weight_decay": 1e-4}, {"momentum": 0.5, "nesterov": True}, {"maximize": True}):
-        with pytest.raises(ValueError, match="cannot honour (momentum|weight_decay|maximize)"):
+        with pytest.raises(ValueError, match=r"cannot honour (momentum|weight_decay|maximize)"):
             rule.learn(x, y, torch.optim.SGD(rule.parameter_groups(), **option))
     before = rule.network.W1.detach().clone()
     fit(rule, (x, y))  # without one it has its own rates

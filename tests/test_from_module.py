@@ -1,4 +1,4 @@
-"""A reader's own stack of PyTorch layers: its arithmetic is the stack's, every rule trains it, what it cannot be is said."""
+"""A reader's own stack of PyTorch layers: its arithmetic is the stack's, rules train it, what it cannot be is said."""
 
 import pytest
 import torch
@@ -115,7 +115,7 @@ def test_feedback_weights_have_the_spread_of_the_weights_as_given():
 
 @pytest.mark.parametrize("rule", ["dfa", "weight_mirror", "dtp", "microcircuits", "segregated"])
 def test_rules_of_other_networks_say_so(rule):
-    with pytest.raises(TypeError, match="takes a network of the kind (MLP|RateNetwork), not a Network"):
+    with pytest.raises(TypeError, match=r"takes a network of the kind (MLP|RateNetwork), not a Network"):
         make_rule(rule, Network.from_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
 
 
@@ -128,7 +128,7 @@ REFUSED = {
     "dropout": (lambda: [L(4, 3), nn.ReLU(), nn.Dropout(), L(3, 2)], "layer 2, Dropout: not taken"),
     "lstm": (lambda: [L(4, 3), nn.LSTM(3, 2)], "layer 1, LSTM: not taken; known are Linear, Conv2d"),
     "nested": (lambda: [L(4, 3), nn.Sequential(nn.ReLU(), nn.GELU())], r"layer 1\.1, GELU"),
-    "slope": (lambda: [L(4, 3), nn.LeakyReLU(0.2), L(3, 2)], r"layer 1, LeakyReLU: negative_slope must be 0.01, not 0.2"),
+    "slope": (lambda: [L(4, 3), nn.LeakyReLU(0.2), L(3, 2)], r"LeakyReLU: negative_slope must be 0\.01, not 0\.2"),
     "first activation": (lambda: [L(4, 3), nn.ReLU(), nn.ReLU(), L(3, 2)], "layer 2, ReLU: an activation must stand"),
     "sizes": (lambda: [L(4, 3), nn.ReLU(), L(5, 2)], r"layer 2, Linear: does not fit an activity of shape \(3,\)"),
     "empty": (lambda: [], "input_shape, the shape of one example, is needed"),
@@ -140,7 +140,7 @@ REFUSED_MAPS = {
     "padding mode": (lambda: [nn.Conv2d(2, 4, 3, padding_mode="circular")], "padding_mode must be zeros"),
     "same, even": (lambda: [nn.Conv2d(2, 4, 2, padding="same")], "padding 'same' needs odd kernels"),
     "ends in maps": (lambda: [nn.Conv2d(2, 4, 3)], "the last layer must be Linear"),
-    "pool, then relu": (lambda: [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.ReLU()], "before max pooling it gives the same"),
+    "pool, then relu": (lambda: [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2), nn.ReLU()], "before max pooling it gives the"),
     "ceil": (lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)], "ceil_mode must be False"),
     "oblong": (lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.MaxPool2d((2, 1))], "kernel_size must be equal in both"),
     "divisor": (lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.AvgPool2d(2, divisor_override=3)], "divisor_override must"),

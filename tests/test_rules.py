@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from bioplaus_lite.measures import angle, gradients, true_gradients, update_angles, weight_angles
 from bioplaus_lite.networks import CNN, MLP
-from bioplaus_lite.rules import RULES, FeedbackAlignment, KolenPollack, SignSymmetry, in_family, make_rule
+from bioplaus_lite.rules import RULES, FeedbackAlignment, KolenPollack, SignSymmetry, make_rule
 from bioplaus_lite.rules.base import cross_entropy_and_error
 
 ON_AN_MLP = [name for name, card in RULES.items() if card.family != "Compartments"]

@@ -199,7 +199,8 @@ def test_forward_gradients_are_those_of_the_local_losses(name, activation):
     activities, targets = [h.detach() for h in net.activities(x)], rule.targets(x, y)
     for layer in range(1, net.depth + 1):
         a = net.current(layer, activities[layer - 1])
-        local = F.cross_entropy(a, y) if layer == net.depth else (net.activate(1, a) - targets[layer]).square().sum() / len(x)
+        missed = None if layer == net.depth else net.activate(1, a) - targets[layer]
+        local = F.cross_entropy(a, y) if missed is None else missed.square().sum() / len(x)
         w, b = torch.autograd.grad(local, (net.weight(layer), net.bias(layer)))
         torch.testing.assert_close(net.weight(layer).grad, w, rtol=0, atol=1e-13)
         torch.testing.assert_close(net.bias(layer).grad, b, rtol=0, atol=1e-13)

@@ -156,6 +156,7 @@ class Microcircuits(LearningRule):
 
     takes = MLP
     phases = ("all", "quiet")
+    looks_at_input = True
     network: MLP
 
     def __init__(
@@ -178,8 +179,8 @@ class Microcircuits(LearningRule):
         self.lateral = checks.one_of("lateral", lateral, LATERALS)
         self.mixing = checks.one_of("mixing", mixing, MIXINGS)
         self.down_width = checks.number("down_width", down_width, above=0)
-        rates = [checks.number("targets", r, above=0, below=1) for r in targets]
-        if len(rates) != 2 or rates[0] >= rates[1]:
+        rates = [checks.number("every entry of targets", r) for r in targets]
+        if len(rates) != 2 or not 0 < rates[0] < rates[1] < 1:
             raise ValueError(f"targets must be two rates, 0 < wrong < right < 1, not {targets!r}")
         self.targets = tuple(rates)
         rounding = torch.finfo(network.weight(1).dtype).eps
