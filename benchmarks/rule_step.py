@@ -1,11 +1,13 @@
 """Time of one training step of each rule, as a ratio to ``loss.backward()`` with the same optimiser.
 
-Both sides train the same MLP on the same batch of 100 with the same SGD; the units are ReLU, those of microcircuits
-logistic. The reference is an ordinary PyTorch loop (``torch.nn.Linear``, ``cross_entropy``, ``backward``, ``step``,
+Both sides train an MLP of the same sizes and activation on the same batch of 100 with the same SGD: each rule the
+network at which its card says that it is at home. The reference is an ordinary PyTorch loop (``torch.nn.Linear``, ``cross_entropy``, ``backward``, ``step``,
 ``zero_grad``). Rules and reference take turns in short blocks, so that a slow moment of the machine falls on all of
 them; the figure is the median over rounds of the ratio within a round. A table for people, then one line of JSON.
 
-    python benchmarks/rule_step.py [--rounds 40] [--steps 20]
+It takes about three minutes.
+
+    python benchmarks/rule_step.py [--rounds 12] [--steps 10]
 """
 
 from __future__ import annotations
@@ -20,17 +22,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules import LAYERED, TARGET, make_rule
-from bioplaus_lite.rules.microcircuits import PyramidalNetwork
+from bioplaus_lite.rules import RULES, Card
 
 SIZES = ((784, 500, 10), (784, 500, 500, 10))
 BATCH = 100
 
 
-def reference(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor):
+UNITS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
+
+def reference(sizes: tuple[int, ...], activation: str, x: torch.Tensor, y: torch.Tensor):
     """One step of an ordinary PyTorch training loop."""
-    layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())]
+    layers = [part for a, b in itertools.pairwise(sizes) for part in (nn.Linear(a, b), UNITS[activation]())]
     model = nn.Sequential(*layers[:-1])
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
@@ -42,11 +45,11 @@ def reference(sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor):
     return step
 
 
-def rule_step(name: str, sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor):
-    """One step of the rule, its own state (mirrors, decay) included."""
-    rule = make_rule(name, PyramidalNetwork(sizes) if name == "microcircuits" else MLP(sizes))
+def steps_of(card: Card, sizes: tuple[int, ...], x: torch.Tensor, y: torch.Tensor):
+    """One step of the reference, and one of the rule, its own state (mirrors, decay) included."""
+    rule = card.make(card.network(sizes))
     optimizer = torch.optim.SGD(rule.parameter_groups(), lr=1e-3)
-    return lambda: rule.learn(x, y, optimizer)
+    return reference(sizes, rule.network.activation, x, y), lambda: rule.learn(x, y, optimizer)
 
 
 def seconds(step, steps: int) -> float:
@@ -62,13 +65,12 @@ def measure(sizes: tuple[int, ...], threads: int, rounds: int, steps: int) -> tu
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(BATCH, sizes[0], generator=generator)
     y = torch.randint(sizes[-1], (BATCH,), generator=generator)
-    base = reference(sizes, x, y)
-    contenders = {name: rule_step(name, sizes, x, y) for name in (*LAYERED, *TARGET, "microcircuits")}
-    for step in (base, *contenders.values()):
+    contenders = {name: steps_of(card, sizes, x, y) for name, card in RULES.items() if not card.rule.online}
+    for step in itertools.chain(*contenders.values()):
         seconds(step, steps)  # warm up: allocator, thread pool
     ratios, base_times = {name: [] for name in contenders}, []
     for _ in range(rounds):
-        for name, step in contenders.items():
+        for name, (base, step) in contenders.items():
             before = seconds(base, steps)
             own = seconds(step, steps)
             after = seconds(base, steps)
@@ -79,8 +81,8 @@ def measure(sizes: tuple[int, ...], threads: int, rounds: int, steps: int) -> tu
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=10)
     args = parser.parse_args()
     result: dict[str, dict[str, dict[str, float]]] = {}
     print(f"{'network':<16}{'threads':>8}{'autograd ms':>13}  ratio to autograd backprop")

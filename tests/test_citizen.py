@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from bioplaus_lite import evaluate, fit
 from bioplaus_lite.measures import gradients, true_gradients
 from bioplaus_lite.networks import ACTIVATIONS, CNN, MLP
-from bioplaus_lite.rules import RULES, make_rule
+from bioplaus_lite.rules import RULES, LearningRule, make_rule
 
 SIZES, CLASSES = (20, 16, 12, 4), 4
 ACTIVATION_OF = {name: [*ACTIVATIONS] if card.network.__class__.__name__ == "type" and card.network is MLP else ["tanh"]
@@ -344,3 +346,26 @@ def test_backprop_is_autograd_for_every_activation(activation):
     true = true_gradients(rule, x, y)
     for layer, gradient in gradients(rule, x, y).items():
         torch.testing.assert_close(gradient, true[layer], rtol=1e-10, atol=1e-14)
+
+
+def test_only_compiled_models_find_their_synapses_otherwise():
+    """``assign_gradients`` is written once, and so is the way from a batch to its synapses but for compiled engines."""
+    kinds = {card.rule for card in RULES.values()}
+    for method in ("assign_gradients", "gradients", "errors"):
+        assert not [kind.__name__ for kind in kinds if getattr(kind, method) is not getattr(LearningRule, method)]
+    assert [kind.__name__ for kind in kinds if kind.credit is not LearningRule.credit] == ["SegregatedCompartments"]
+    assert [kind.__name__ for kind in kinds if kind.online] == ["SegregatedCompartments"]
+
+
+def test_nothing_that_only_unix_has_stops_an_import():
+    code = """
+import importlib, pkgutil, sys
+for name in ("fcntl", "resource", "termios"):
+    sys.modules[name] = None
+import bioplaus_lite
+for module in pkgutil.walk_packages(bioplaus_lite.__path__, "bioplaus_lite."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

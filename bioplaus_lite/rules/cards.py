@@ -112,15 +112,16 @@ def register(
         ValueError: another class has the name, or a colour or dash is unknown.
     """
 
+    drawn = look if isinstance(look, Look) else Look(*look)
+
     def put(rule: R) -> R:
         taken = RULES.get(name)
         # A notebook cell that is run again makes its class again.
         if taken and (taken.rule.__module__, taken.rule.__qualname__) != (rule.__module__, rule.__qualname__):
             raise ValueError(f"the name {name!r} is taken by {taken.rule.__module__}.{taken.rule.__qualname__}")
-        RULES[name] = Card(
-            name, rule, label, short or label, family, (cite,) if isinstance(cite, str) else tuple(cite), network,
-            look if isinstance(look, Look) else Look(*look), dict(options or {}), dict(also or {}),
-        )  # fmt: skip
+        cited = (cite,) if isinstance(cite, str) else tuple(cite)
+        fixed, others = dict(options or {}), dict(also or {})
+        RULES[name] = Card(name, rule, label, short or label, family, cited, network, drawn, fixed, others)
         return rule
 
     return put

@@ -78,6 +78,8 @@ def _environment(threads: int, parameters: Mapping[str, Any]) -> Iterator[None]:
     """The variables that the kernel inherits: the run, its threads, one instruction set on all processors of a kind."""
     wanted = {name: str(threads) for name in _THREADS} | {UNDER_RUNNER: json.dumps(parameters)}
     wanted["JUPYTER_PATH"] = own_kernel_path()
+    # A rule of a reader's own lies where they work, and the kernel works where the template lies.
+    wanted["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path.cwd()), os.environ.get("PYTHONPATH")]))
     if platform.machine() == "x86_64":
         wanted |= {name: os.environ.get(name, v) for name, v in (("MKL_CBWR", "AVX2"), ("ATEN_CPU_CAPABILITY", "avx2"))}
     before = {name: os.environ.get(name) for name in wanted}
