@@ -80,13 +80,15 @@ book: $(BOOK_STAMP)  ## build the book from the stored outputs (EXECUTE=1 comput
 	@BIOPLAUS_EXECUTE=$(EXECUTED) $(JUPYTER_BOOK) || { rm -rf _build/.doctrees; exit 1; }
 	@echo "The book is ready. Open $$(pwd)/$(SITE)/index.html, or run: make serve"
 
-test: $(STAMP)  ## every check: ruff, pytest, nbval, the build with warnings as errors, browser
+test: $(STAMP)  ## every check: ruff, mypy, pytest, nbval, the build with warnings as errors, browser
 	@$(MAKE) --no-print-directory -k $(STEPS)
 	@echo "make test: all of $(STEPS) passed"
 
-lint: $(STAMP)  ## ruff on the package, the tests and the notebooks
+lint: $(STAMP)  ## ruff on the package, the tests and the notebooks; mypy on the package
 	@echo "== ruff"
 	@$(BIN)/ruff check .
+	@echo "== mypy"
+	@$(BIN)/mypy --no-error-summary
 
 unit: $(STAMP)  ## the tests that need neither the built site nor a browser
 	@echo "== pytest"
@@ -132,5 +134,5 @@ data: $(BOOK_STAMP)  ## download the full data sets into data/cache
 	@$(BIN)/python -m bioplaus_lite.data fetch
 
 clean:  ## remove the built site and the caches; .venv and data stay
-	@rm -rf _build .pytest_cache .ruff_cache
+	@rm -rf _build .mypy_cache .pytest_cache .ruff_cache
 	@find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +

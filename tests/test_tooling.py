@@ -129,7 +129,7 @@ def clone(tmp_path: Path) -> Path:
         (root / name).write_text((ROOT / name).read_text("utf-8"), "utf-8")
     (root / "_build" / "html" / "index.html").touch()
     (installed(root / ".venv", root) / "bin").mkdir()
-    for name in ("python", "jupyter-book", "ruff"):
+    for name in ("python", "jupyter-book", "ruff", "mypy"):
         said = 'echo "EXECUTE=$BIOPLAUS_EXECUTE" "JUPYTER_PATH=$JUPYTER_PATH"; for a in "$@"; do echo "<$a>"; done'
         script(root / ".venv" / "bin" / name, said)
     return root
@@ -170,6 +170,14 @@ def test_every_step_of_the_tests_runs_and_one_that_fails_fails_all(clone: Path):
         assert f"== {step}\n" in result.stdout
     script(clone / ".venv/bin/ruff", "exit 0")
     assert make("test", cwd=clone).stdout.endswith("make test: all of lint unit nbval site browser passed\n")
+
+
+@pytest.mark.parametrize("failing", ["ruff", "mypy"])
+def test_lint_is_ruff_and_mypy_and_either_fails_it(clone: Path, failing: str):
+    result = make("lint", cwd=clone)
+    assert result.returncode == 0 and "== ruff\n" in result.stdout and "== mypy\n" in result.stdout
+    script(clone / ".venv/bin" / failing, "exit 1")
+    assert make("lint", cwd=clone).returncode != 0
 
 
 def test_make_help_lists_every_command():
