@@ -10,7 +10,7 @@ from bioplaus_lite.training import evaluate, fit
 __all__ = ["CNN", "MLP", "RULES", "LearningRule", "evaluate", "fit", "load", "make_rule"]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> object:
     # Only on first use, so that ``python -m bioplaus_lite.data`` runs a module that is not yet imported.
     if name == "load":
         from bioplaus_lite.data import load

@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
@@ -79,7 +79,7 @@ def digest(arrays: Arrays) -> str:
     """sha256 of the uint8 bytes of x_train, y_train, x_test, y_test, one after the other."""
     sha = hashlib.sha256()
     for key in KEYS:
-        sha.update(np.ascontiguousarray(arrays[key]))
+        sha.update(np.ascontiguousarray(arrays[key]).data)
     return sha.hexdigest()
 
 
@@ -154,10 +154,14 @@ def write_npz(path: Path, arrays: Arrays, compression: int = zipfile.ZIP_STORED)
 # ---------------------------------------------------------------------------------------------------------- archives
 
 
+class _Readable(Protocol):
+    def read(self, n: int, /) -> bytes: ...
+
+
 class _Bounded:
     """A stream that refuses to give more than ``MAX_BYTES``: the guard against archives that never end."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: _Readable) -> None:
         self.stream, self.left = stream, MAX_BYTES
 
     def read(self, n: int) -> bytes:
@@ -169,11 +173,12 @@ class _Bounded:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[BinaryIO]:
+def _unpacked(path: Path) -> Iterator[_Readable]:
     """The tar stream inside a .tar, .tar.gz, .tgz or .deb."""
     if path.suffix == ".deb":
         command = [program("dpkg-deb"), "--fsys-tarfile", str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None  # it is a pipe
             yield process.stdout
     else:
         with path.open("rb") as file:
@@ -187,7 +192,8 @@ def _members(path: Path, limits: dict[str, int]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     with (
         _unpacked(path) as stream,
-        tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive,
+        # Of a stream tarfile only reads, but what it declares also writes and seeks.
+        tarfile.open(fileobj=_Bounded(stream), mode="r|") as archive,  # type: ignore[call-overload]
         tqdm(total=len(limits), desc=path.name, unit="file") as bar,
     ):
         for member in archive:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -135,7 +135,7 @@ def stratified_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def _one_of(what: str, value: str, allowed: Sequence[str] | dict[str, object]) -> str:
+def _one_of(what: str, value: str, allowed: Collection[str]) -> str:
     if value not in list(allowed):
         raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
     return value
@@ -323,7 +323,8 @@ def _debian(package: str, read: Callable[[Path, Expected], Arrays]) -> Source:
     return Source(f"apt-get download {package}", partial(_apt_download, package), read)
 
 
-_IDX = {f"{name}.gz": None for name in decoding.IDX_FILES}  # mirrors pack them differently: md5 of what is inside
+# Mirrors pack them differently: md5 of what is inside.
+_IDX: dict[str, str | None] = {f"{name}.gz": None for name in decoding.IDX_FILES}
 _MNIST_MD5 = (
     "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
     "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637",
@@ -332,7 +333,8 @@ _FASHION_MD5 = (
     "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
     "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965",
 )  # fmt: skip
-_CIFAR = {decoding.CIFAR_ARCHIVE: "md5:c32a1d4ab5d03f1284b67883e8d87530"}  # the binary version: no pickle in it
+# The binary version: no pickle in it.
+_CIFAR: dict[str, str | None] = {decoding.CIFAR_ARCHIVE: "md5:c32a1d4ab5d03f1284b67883e8d87530"}
 
 SETS: dict[str, Spec] = {
     "mnist": Spec(

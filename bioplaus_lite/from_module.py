@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,8 @@ def read_sequential(
     shape = checks.wholes("input_shape", input_shape, 1)
     layers: list[Layer] = []
     parameters: list[Parameters] = []
-    sizes, reads = [int(torch.Size(shape).numel())], []
+    sizes = [int(torch.Size(shape).numel())]
+    reads: list[Read] = []
     closed = True  # whether the last layer of weights has its activation
     h = torch.zeros(1, *shape)
     for where, part in stack:
@@ -79,7 +80,7 @@ def read_sequential(
             except RuntimeError as error:
                 raise ValueError(f"{name}: does not fit an activity of shape {tuple(h.shape[1:])}") from error
             layers.append(layer)
-            parameters.append((part.weight, part.bias))
+            parameters.append(cast("Parameters", (part.weight, part.bias)))  # torch declares them as tensors
             sizes.append(h.numel())
             reads, closed = [], False
         else:
@@ -125,7 +126,8 @@ def _connection(name: str, part: nn.Linear | nn.Conv2d) -> Dense | Conv:
         if any(k % 2 == 0 for k in part.kernel_size):
             raise ValueError(f"{name}: padding 'same' needs odd kernels, not {part.kernel_size}")
         padding = tuple(k // 2 for k in part.kernel_size)
-    return Conv(part.stride, padding)
+    height, width = part.stride
+    return Conv((height, width), padding)
 
 
 def _reading(name: str, part: nn.Module) -> Read:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,9 @@ from torch import Tensor
 from bioplaus_lite import checks
 from bioplaus_lite.rules import LearningRule
 from bioplaus_lite.training import frozen
+
+if TYPE_CHECKING:
+    from bioplaus_lite.rules.target_propagation import TargetRule
 
 __all__ = [
     "MEASURES",
@@ -261,9 +265,9 @@ def same_spikes_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, fl
 
     Source: Guerguiev, Lillicrap & Richards (2017), the comparison with explicit backpropagation.
     """
-    if not hasattr(rule, "traces"):
+    if (traces := getattr(rule, "traces", None)) is None:
         raise TypeError(f"only segregated compartments have spikes to compare with, not a {type(rule).__name__}")
-    result, angles = rule.traces(x, y), {}
+    result, angles = traces(x, y), {}
     delta = torch.as_tensor(result.E[-1], dtype=x.dtype)
     for layer in range(rule.network.depth - 1, 0, -1):
         share = torch.sigmoid(torch.as_tensor(result.soma[layer - 1], dtype=x.dtype))
@@ -350,7 +354,7 @@ def gauss_newton_angles(rule: LearningRule, x: Tensor, y: Tensor, *, damping: fl
     targets = _targets(rule, x, y)
     network, activities, top = rule.network, _activities(rule, x), rule.network.depth - 1
     steps = {layer: (targets[layer] - activities[layer]).double() for layer in targets}
-    e, jacobian = rule.first_step(activities, y, steps[top])
+    e, jacobian = cast("TargetRule", rule).first_step(activities, y, steps[top])
     angles = {}
     for layer in range(top, 0, -1):
         if layer < top:
@@ -375,7 +379,7 @@ def _targets(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
     return signals["target"]
 
 
-def inverse_jacobian_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float]:
+def inverse_jacobian_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, float | None]:
     r"""``{l: mean over examples of the angle}`` between the error ``δ_l`` of the rule and that of an inverse.
 
     .. math:: \delta^+_l = J_l^+\, e, \qquad J_l = \frac{\partial s}{\partial a_l}, \quad
@@ -384,7 +388,8 @@ def inverse_jacobian_angles(rule: LearningRule, x: Tensor, y: Tensor) -> dict[in
     Backpropagation sends down :math:`J_l^\top e`, the direction in which the loss rises fastest.
     :math:`-J_l^+ e` is the smallest change of the currents ``a_l`` of a hidden layer that moves the scores ``s`` by
     ``-e``: a Gauss–Newton step. Both are defined for every rule that can say what its errors are. Singular values
-    below 1e-4 of the largest count as zero. Examples without any error are left out.
+    below 1e-4 of the largest count as zero. Examples without any error are left out, and a layer for which the rule has
+    no error is ``None``.
 
     Args:
         rule: any rule with hidden layers; of one without, the answer is empty.

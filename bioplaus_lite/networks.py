@@ -13,11 +13,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from bioplaus_lite import checks
 
@@ -108,7 +109,8 @@ class MaxPool:
         """Only the unit that won its window was read, so only it receives the signal; a sum, if it won several."""
         _, places = F.max_pool2d(h, self.kernel, self.stride, self.padding, return_indices=True)
         if self.stride >= self.kernel:  # windows do not overlap
-            return F.max_unpool2d(signal, places, self.kernel, self.stride, self.padding, output_size=h.shape[-2:])
+            kernel, stride, padding = ((n, n) for n in (self.kernel, self.stride, self.padding))
+            return F.max_unpool2d(signal, places, kernel, stride, padding, output_size=h.shape[-2:])
         out = torch.zeros_like(h).flatten(2)
         return out.scatter_add_(2, places.flatten(2), signal.flatten(2)).view_as(h)
 
@@ -142,6 +144,18 @@ Read = Reshape | Flatten | MaxPool | AvgPool
 
 
 # ------------------------------------------------------------------------------------------------------ connections
+
+
+class Connection(Protocol):
+    """How weights act: what a layer asks of :class:`Dense`, :class:`Conv`, or a kind of your own."""
+
+    def current(self, weight: Tensor, bias: Tensor | None, pre: Tensor) -> Tensor: ...
+
+    def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None: ...
+
+    def total(self, post: Tensor, out: Tensor) -> None: ...
+
+    def back(self, signal: Tensor, feedback: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -178,7 +192,7 @@ class Conv:
 
     def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch,places post preᵀ``, in the shape of the weights, to ``out``."""
-        out.copy_(torch.nn.grad.conv2d_weight(pre, out.shape, post, self.stride, self.padding))
+        out.copy_(conv2d_weight(pre, out.shape, post, self.stride, self.padding))
 
     def total(self, post: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch,places post``, one number a channel, to ``out``."""
@@ -186,7 +200,8 @@ class Conv:
 
     def back(self, signal: Tensor, feedback: Tensor, size: torch.Size | None = None) -> Tensor:
         """Carry maps down through ``feedback``, ``(in, out, height, width)``, to maps of ``size`` (height, width)."""
-        weight, rest = feedback.transpose(0, 1), (0, 0)
+        weight = feedback.transpose(0, 1)
+        rest: tuple[int, ...] = (0, 0)
         if size is not None and self.stride != (1, 1):  # several sizes give maps of this one; which was it?
             natural = [
                 (n - 1) * s - 2 * p + k
@@ -204,7 +219,7 @@ class Layer:
     of a convolutional network as it treats those of a perceptron.
     """
 
-    connection: Dense | Conv | Any
+    connection: Connection
     activation: str
     reads: tuple[Read, ...] = ()
 
@@ -233,10 +248,10 @@ class Layer:
         seen = [below]
         for reading in self.reads:
             seen.append(reading.read(seen[-1]))
-        conv = isinstance(self.connection, Conv)
-        signal = self.connection.back(signal, feedback, seen[-1].shape[-2:]) if conv else (
-            self.connection.back(signal, feedback)
-        )  # fmt: skip
+        if isinstance(self.connection, Conv):
+            signal = self.connection.back(signal, feedback, seen[-1].shape[-2:])
+        else:
+            signal = self.connection.back(signal, feedback)
         for reading, h in zip(reversed(self.reads), reversed(seen[:-1]), strict=True):
             signal = reading.back(signal, h)
         return signal
@@ -257,6 +272,7 @@ class Network(nn.Module):
     sizes: tuple[int, ...]
     input_shape: tuple[int, ...]
     activation: str
+    _parameters: dict[str, Any]  # Parameter | None: a weight is there, a bias may not be
 
     def __init__(self, layers: Sequence[Layer], sizes: Sequence[int], input_shape: Sequence[int]) -> None:
         super().__init__()
@@ -385,6 +401,9 @@ class _Drawn(Network):
             weight.data = self._draw(l, weight.detach(), generator)
             self.register_parameter(f"b{l}", nn.Parameter(torch.zeros(shape[0], dtype=dtype)))
 
+    def bias(self, layer: int) -> nn.Parameter:
+        return self._parameters[f"b{layer}"]
+
     def _draw(self, layer: int, weight: Tensor, generator: torch.Generator) -> Tensor:
         n_out, n_in = weight.shape[:2]
         area = weight[0, 0].numel()
@@ -490,9 +509,11 @@ class CNN(_Drawn):
         checks.one_of("activation", activation, sorted(ACTIVATIONS))
         self.image_shape, self.kernel = image_shape, kernel
         pool, conv = MaxPool(2, 2), Conv(padding=(kernel // 2, kernel // 2))
-        reads = [(Reshape(image_shape),), *((pool,) for _ in channels[1:]), (pool, Flatten())]
+        reads: list[tuple[Read, ...]] = [(Reshape(image_shape),), *((pool,) for _ in channels[1:]), (pool, Flatten())]
         layers = [Layer(conv, activation, reading) for reading in reads[:-1]] + [Layer(Dense(), "linear", reads[-1])]
-        shapes = [(n_out, n_in, kernel, kernel) for n_in, n_out in zip((c, *channels[:-1]), channels, strict=True)]
+        shapes: list[tuple[int, ...]] = [
+            (n_out, n_in, kernel, kernel) for n_in, n_out in zip((c, *channels[:-1]), channels, strict=True)
+        ]
         shapes.append((classes, channels[-1] * (height // halvings) * (width // halvings)))
         sizes = [c * height * width, *(n * (height >> l) * (width >> l) for l, n in enumerate(channels)), classes]
         super().__init__(layers, sizes, (c * height * width,), shapes, init=init, seed=seed, dtype=dtype)

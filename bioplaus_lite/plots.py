@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -79,7 +80,7 @@ def bands(
     title: str = "",
     against: str = "examples",
     ax: Axes | None = None,
-    **line,
+    **line: Any,
 ) -> Axes:
     """Mean over seeds of each run's curve, and a band from the lowest seed to the highest.
 
@@ -206,7 +207,7 @@ def learning_curves(
     ax = plt.subplots()[1] if ax is None else ax
     for name, history in histories.items():
         x, y = history.curve(metric, split)
-        look = style_of(name) | {"label": RULES[name].label} if name in RULES else {"label": name}
+        look: dict[str, Any] = style_of(name) | {"label": RULES[name].label} if name in RULES else {"label": name}
         ax.plot(x, y, **look)
     unit = {"accuracy": "accuracy (fraction correct)", "loss": "cross-entropy (nats)"}.get(metric, metric)
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")

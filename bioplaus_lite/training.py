@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pandas as pd
@@ -65,7 +65,7 @@ class History:
 
 
 @contextmanager
-def frozen(rule: LearningRule):
+def frozen(rule: LearningRule) -> Iterator[LearningRule]:
     """The rule in evaluation mode, its gradients and its mode given back at the end."""
     modes = {module: module.training for module in rule.modules()}
     gradients = {p: p.grad for p in rule.parameters()}
@@ -81,7 +81,7 @@ def frozen(rule: LearningRule):
             p.grad = gradient
 
 
-def batches(x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None):
+def batches(x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
     """Yield ``(x, y)`` batches; shuffled if there is a ``generator``. The last one may be smaller.
 
     Raises:
@@ -182,7 +182,8 @@ def fit(
     optimizers = _optimizers(rule, optimizer, turns)
     schedules = [scheduler(one) for one in dict.fromkeys(optimizers.values())] if scheduler else []
     generator = torch.Generator().manual_seed(checks.seed("seed", seed))
-    history, examples, seconds, running = History(), 0, 0.0, []
+    history, examples, seconds = History(), 0, 0.0
+    running: list[tuple[Tensor, int]] = []
     sets = test if isinstance(test, Mapping) else {"test": test} if test is not None else {}
     evaluated = {split: _check(rule, labelled, split) for split, labelled in sets.items()}
     told = progress if callable(progress) else lambda examples, total: None
@@ -210,7 +211,7 @@ def fit(
                 try:
                     running.append((rule.learn(xb, yb, optimizers[rule.phase]), len(xb)))
                 except FloatingPointError as error:
-                    error.history = history
+                    error.history = history  # type: ignore[attr-defined]  # a built-in error declares no attributes
                     raise
                 seconds += time.perf_counter() - start
                 before, examples = examples, examples + len(xb)
@@ -229,7 +230,7 @@ def fit(
 
 
 @contextmanager
-def _phase_kept(rule: LearningRule):
+def _phase_kept(rule: LearningRule) -> Iterator[None]:
     phase = rule.phase
     try:
         yield
@@ -256,7 +257,7 @@ def _optimizer(rule: LearningRule, given: MakesOptimizer | None) -> torch.optim.
         return given
     groups = rule.parameter_groups()
     if given is None:
-        return torch.optim.SGD(groups, lr=0.1, **({} if rule.online else {"momentum": 0.9}))
+        return torch.optim.SGD(groups, lr=0.1, momentum=0 if rule.online else 0.9)
     if not callable(given):
         raise TypeError(
             f"optimizer must be a torch optimiser or a function that makes one of groups, not {type(given).__name__}"

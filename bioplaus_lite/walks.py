@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bioplaus_lite.measures import backprop_errors, error_angles
-from bioplaus_lite.networks import MLP
+from bioplaus_lite.networks import MLP, Network
 from bioplaus_lite.plots import SHORT
 from bioplaus_lite.rules import Backprop, DifferenceTargetPropagation, Microcircuits, TargetPropagation
 from bioplaus_lite.widgets import StepPlayer, bars, diagram, image, table, vectors
@@ -137,7 +138,7 @@ class _Walk:
         before, after = [f"p was {_text(v)}" for v in self.p], [f"p is {_text(v)}" for v in self.known_p]
         self.snap("update", text + change, self._by_unit(self.depth, before, [""] * len(before), after))
 
-    def _by_unit(self, l: int, *columns: Sequence[str]) -> list[list[str]]:
+    def _by_unit(self, l: int, *columns: Iterable[str]) -> list[list[str]]:
         return [list(cells) for cells in zip(self.names[l], *columns, strict=True)]
 
     def player(self) -> StepPlayer:
@@ -213,7 +214,7 @@ def _row(values: Tensor) -> NDArray[np.float64]:
     return values[0].detach().double().numpy()
 
 
-def _belief(network: MLP, x: Tensor, y: Tensor) -> tuple[NDArray[np.float64], float]:
+def _belief(network: Network, x: Tensor, y: Tensor) -> tuple[NDArray[np.float64], float]:
     """Probabilities of the classes and the loss, for one example."""
     scores = network(x)
     return _row(torch.softmax(scores, 1)), F.cross_entropy(scores, y).item()
@@ -223,11 +224,11 @@ def _sub(letter: str, layer: int) -> str:
     return letter + "".join("₀₁₂₃₄₅₆₇₈₉"[int(digit)] for digit in str(layer))
 
 
-def _text(value: float) -> str:
+def _text(value: float | np.floating) -> str:
     return f"{value + 0.0:.2f}".replace("-", "−").replace("−0.00", "0.00")
 
 
-def _list(values: Sequence[float]) -> str:
+def _list(values: Iterable[float]) -> str:
     return f"({', '.join(map(_text, values))})"
 
 
@@ -474,7 +475,9 @@ class _MicrocircuitWalk:
             v = self.quiet["basal", l]
             self.set("soma", l, v)
             sums = _sums(W.detach().double().numpy(), self.r[l - 1], _row(b[None]))
-            results = (f"v̂ = {_text(a)}" if l == self.top else f"v̂ = {_text(a)}, r = {_text(_phi(a))}" for a in v)
+            results = (
+                f"v̂ = {_text(a)}" if l == self.top else f"v̂ = {_text(a)}, r = {_text(float(_phi(a)))}" for a in v
+            )
             name, unit = ("output", "score") if l == self.top else (f"layer {l}", "rate")
             rate = "v̂ is its score" if l == self.top else f"its rate is {_sub('r', l)} = φ(v̂)"
             text = f"{_sub('v̂', l)} = {_sub('W', l)}{_sub('r', l - 1)} + {_sub('b', l)}: basal dendrites drive the "
@@ -482,7 +485,8 @@ class _MicrocircuitWalk:
                       self._rows(self.names[l], sums, results), _sub("W", l))  # fmt: skip
 
     def predict(self) -> None:
-        rows, misses = [], {}
+        rows: list[list[str]] = []
+        misses: dict[str, float] = {}
         for k in self.hidden:
             W_IP, c, _ = (w.detach().double() for w in self.rule.interneuron_weights(k))
             predicted, above = self.quiet["predicted", k], self.quiet["basal", k + 1]
@@ -669,7 +673,9 @@ class _MicrocircuitWalk:
 
     def _diagram(self) -> dict:
         shape = {"interneuron": "square", "apical": "ellipse", "target": "hexagon"}
-        names = {"input": self.names, "soma": self.names, "interneuron": self.inter}
+        names: dict[str, list[list[str]] | dict[int, list[str]]] = {
+            "input": self.names, "soma": self.names, "interneuron": self.inter,
+        }  # fmt: skip
         places = self._places()
         order = list(self.value)
         bands = {"input": self.groups["input", 0]}
@@ -751,7 +757,7 @@ def _bracket(text: str) -> str:
     return f"({text})" if text.startswith("−") else text
 
 
-def _most(values: Mapping[str, float]) -> str:
+def _most(values: Mapping[Any, float]) -> str:
     """The largest magnitude."""
     return _two(max(map(abs, values.values())))
 

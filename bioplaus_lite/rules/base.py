@@ -119,6 +119,8 @@ class LearningRule(nn.Module):
     looks_at_input: ClassVar[bool] = False
 
     network: Network
+    _parameters: dict[str, Any]  # Parameter | None, and Tensor | None: what a rule asks for by its name is there
+    _buffers: dict[str, Any]
 
     def __init__(self, network: Network) -> None:
         super().__init__()

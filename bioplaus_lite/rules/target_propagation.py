@@ -408,6 +408,8 @@ class AuxiliaryOutputSDTP(SimplifiedDTP):
     Source: Bartunov et al. (2018), section 2.1, eq. 3, and algorithm 2. Chapter: *Target propagation*.
     """
 
+    U: Tensor
+
     def __init__(
         self, network: Network, *, auxiliary: int = 512, noise: float = 0.214, step: float = 1.0, seed: int = 1
     ) -> None:

@@ -111,9 +111,8 @@ def _list(runs: list[Run], folders: Folders) -> None:
     print(f"{'id':<44}{'state':<10}{'test error':>10}{'seconds':>9}")
     for run in runs:
         ready = choose(run, folders)
-        undecided = isinstance(ready, State)
-        recorded = state_of(run if undecided else ready, folders)
-        state = ready if undecided else recorded
+        recorded = state_of(run if isinstance(ready, State) else ready, folders)
+        state = ready if isinstance(ready, State) else recorded
         counts[state.name] = counts.get(state.name, 0) + 1
         record = recorded.record
         numbers = f"{100 * record['test_error']:>9.2f}%{record['wall_seconds']:>9.0f}" if record else " " * 19
@@ -219,8 +218,8 @@ def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
     for name in lost:
         print(f"no fingerprint: {name}")
     torn = broken_lines(data)
-    for line in torn:
-        print(line)
+    for broken in torn:
+        print(broken)
     count = sum(map(len, users.values()))
     print(f"{count - apart} of {count + len(lost)} records agree with the code: {len(users)} settings, "
           f"{time.monotonic() - begin:.0f} s")  # fmt: skip
@@ -254,7 +253,7 @@ def _diff(commit: str, data: Path) -> int:
         a, b = old.get(name), new.get(name)
         if a == b:
             continue
-        trial = (a or b).get("parameters", {}).get("purpose") == "search"
+        trial = (a or b or {}).get("parameters", {}).get("purpose") == "search"
         split = "validation" if trial else "test"
         before, now = (f"{100 * one[f'{split}_error']:.2f} %" if one else "–" for one in (a, b))
         if not shown:

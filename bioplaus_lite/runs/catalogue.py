@@ -96,8 +96,12 @@ class Run:
         """The same run on a few hundred of the shipped examples, one epoch; trials of two values only."""
         short = {"subset": "shipped", "examples": 300, "validation": {"size": 100, "seed": 0}, "epochs": 1}
         short |= {"every": None, "marks": [], "batch_size": min(self.parameters["batch_size"], 100)}
-        search = replace(self.search, values=self.search.values[:2], epochs=1) if self.search else None
-        kept = [t for t in self.trials if t.name.endswith(tuple(f"-{_label(self.search, v)}" for v in search.values))]
+        search: Search | None = None
+        kept: list[Run] = []
+        if self.search:
+            search = replace(self.search, values=self.search.values[:2], epochs=1)
+            ends = tuple(f"-{_label(search, v)}" for v in search.values)
+            kept = [trial for trial in self.trials if trial.name.endswith(ends)]
         return replace(
             self,
             parameters={**self.parameters, **short},
@@ -302,7 +306,7 @@ class _Checks:
             p, spec = one.parameters, SETS[one.parameters["dataset"]]
             # Only a CNN cares for the size of an image, and large networks take long to draw.
             shape = spec.expected[p["subset"]].image_shape if p["network"].get("type") == "CNN" else (1, 1, 1)
-            if (whole := repr([shape, {**p, "seed": 0, "epochs": 0, "dataset": ""}])) in self._passed:
+            if (whole := repr([shape, dict(p) | {"seed": 0, "epochs": 0, "dataset": ""}])) in self._passed:
                 continue
             what = repr([shape, p["rule"], p["network"], p["options"]])
             if what != self._last[0]:

@@ -147,9 +147,9 @@ def fingerprint(
             turns=turns, progress=after_a_step,
         )  # fmt: skip
     except FloatingPointError as error:
-        history = error.history
+        history = error.history  # type: ignore[attr-defined]  # `fit` puts it there
         diverged = len(history.frame)
-    single = None
+    single: dict[str, Any] | None = None
     if not rule.online and p["network"].get("dtype") != "float64":
         first = make()
         first.train()

@@ -54,27 +54,28 @@ def check_options(what: str, given: Mapping[str, Any], function: Callable, but: 
 # ------------------------------------------------------------------------------------------------------ the network
 
 
-def _mlp(image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options) -> MLP:
+def _mlp(image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options: Any) -> MLP:
     check_options("network MLP", options, MLP, ("sizes",))
     return MLP((math.prod(image_shape), *hidden, classes), **options)
 
 
-def _cnn(image_shape: Sequence[int], classes: int, **options) -> CNN:
+def _cnn(image_shape: Sequence[int], classes: int, **options: Any) -> CNN:
     check_options("network CNN", options, CNN, ("image_shape", "classes"))
     return CNN(image_shape, classes=classes, **options)
 
 
 def _rate(
-    image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), constants: Mapping = (), **options
+    image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), constants: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> RateNetwork:
     check_options("network RateNetwork", options, RateNetwork, ("sizes", "constants"))
-    constants = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(constants).items()}
+    constants = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(constants or {}).items()}
     check_options("network constants", constants, SegregatedParameters)
     return RateNetwork((math.prod(image_shape), *hidden, classes), SegregatedParameters(**constants), **options)
 
 
 def _pyramidal(
-    image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options
+    image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options: Any
 ) -> PyramidalNetwork:
     check_options("network PyramidalNetwork", options, PyramidalNetwork, ("sizes",))
     return PyramidalNetwork((math.prod(image_shape), *hidden, classes), **options)
@@ -117,11 +118,12 @@ def build_network(settings: Mapping[str, Any], image_shape: Sequence[int], class
         if layer not in range(1, network.depth + 1):
             raise ValueError(f"network: held names layer {layer!r}; there are layers 1 to {network.depth}")
         network.weight(layer).requires_grad_(False)
-        network.bias(layer).requires_grad_(False)
+        if (bias := network.bias(layer)) is not None:
+            bias.requires_grad_(False)
     return network
 
 
-def build_rule(name: str, network: Network, *, seed: int, **options) -> LearningRule:
+def build_rule(name: str, network: Network, *, seed: int, **options: Any) -> LearningRule:
     """``make_rule``, with a seed for the rules that draw something.
 
     Raises:
@@ -150,16 +152,19 @@ def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.
     Raises:
         ValueError: a name or an option is unknown, or a group has no learning rate (when the function is called).
     """
-    options = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name != "name"}
-    cls = OPTIMIZERS[one_of("optimizer", settings.get("name"), OPTIMIZERS)]
+    options: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in settings.items() if name != "name"
+    }
+    name: Any = settings.get("name")
+    cls = OPTIMIZERS[one_of("optimizer", name, OPTIMIZERS)]
     tables = {name: options.pop(name) for name in list(options) if isinstance(options[name], Mapping)}
     check_options(f"optimizer {cls.__name__}", options, cls, ("params",))
 
     def make(groups: list[dict]) -> torch.optim.Optimizer:
         names = [group["name"] for group in groups]
-        for group, own in tables.items():
-            one_of("parameter group", group, names)
-            check_options(f"optimizer {cls.__name__}, group {group}", own, cls, ("params",))
+        for name, table in tables.items():
+            one_of("parameter group", name, names)
+            check_options(f"optimizer {cls.__name__}, group {name}", table, cls, ("params",))
         merged = []
         for group in groups:
             own = {name: tuple(v) if isinstance(v, list) else v for name, v in tables.get(group["name"], {}).items()}
@@ -337,7 +342,7 @@ class Outcome:
             **self.origin,
         }
 
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         bundle = {"text/plain": repr(self)}
         if parameters := os.environ.get(UNDER_RUNNER):
             from bioplaus_lite.runs.fingerprints import fingerprint  # which makes its rules with this module

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,11 +201,12 @@ def choose(run: Run, folders: Folders) -> Run | State:
     if open_ := [state.name for state in states if state.name != "done"]:
         counts = ", ".join(f"{open_.count(name)} {name}" for name in dict.fromkeys(open_))
         return State("waits", f"for {len(open_)} of {len(states)} {of}: {counts}")
-    if all(state.record["diverged"] for state in states):
+    records = [state.record or {} for state in states]  # of what is done there is one
+    if all(record["diverged"] for record in records):
         return State("failed", f"as all {of} diverged")
     scores: dict[Any, list[float]] = {value: [] for value in run.search.values}
-    for trial, state in zip(run.trials, states, strict=True):
-        scores[_get(trial.parameters, run.search.key)].append(1 - state.record["validation_error"])
+    for trial, record in zip(run.trials, records, strict=True):
+        scores[_get(trial.parameters, run.search.key)].append(1 - record["validation_error"])
     return run.set(run.search.key, max(scores, key=lambda value: sum(scores[value]) / len(scores[value])))
 
 
@@ -330,9 +332,9 @@ def here(folders: Folders, threads: int) -> Worker:
     def work(runs: Sequence[Run], told: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
         for run in runs:
             try:
-                result = execute(
+                result: Any = execute(
                     run.parameters, title_of(run), template=folders.template, threads=threads,
-                    tell=lambda examples, total, name=run.id: told(name, examples, total),
+                    tell=partial(told, run.id),
                 )  # fmt: skip
             except Exception as error:  # whatever it is, the other runs go on
                 result = error if isinstance(error, RunError) else RunError(f"{type(error).__name__}: {error}")
@@ -341,7 +343,7 @@ def here(folders: Folders, threads: int) -> Worker:
     return work
 
 
-def _task(name: str, parameters: dict, title: str, template: str | None, threads: int, code: str | None):
+def _task(name: str, parameters: dict, title: str, template: str | None, threads: int, code: str | None) -> tuple:
     """What a worker of a cluster does; None is its own copy of the book's template, and any code."""
     from distributed import get_worker
 
@@ -450,7 +452,7 @@ def run_all(
             elif (state := state_of(ready, folders)).name == "missing" or (again and stage is runs):
                 todo.append(ready)
             elif state.name == "done":
-                _note_choice(ready, state.record, folders)
+                _note_choice(ready, state.record or {}, folders)
             elif keep_old:
                 left.append(run.id)
                 say(f"{run.id}: {state.name}, {state.detail}; left as it is")

@@ -71,12 +71,12 @@ def lines(
     at = list(range(len(x))) if step_index is None else [_index(where, i, len(x)) for i in step_index]
     if not at:
         raise ValueError(f"{where}: step_index is empty; at least one step is needed")
-    x, curves = _even(x), dict(zip(values, _evenly(*values.values()), strict=True))
+    x, drawn = _even(x), dict(zip(values, _evenly(*values.values()), strict=True))
     low, high = float(x.min()), float(x.max())
-    marks, limits = _heights(where, hline, ylim, list(curves.values()))
+    marks, limits = _heights(where, hline, ylim, list(drawn.values()))
     return {
         "kind": "lines", "title": title, "n": len(at), "x": _plain(x), "at": at, "reveal": bool(reveal),
-        "curves": [{"name": name, "y": _plain(y)} for name, y in curves.items()],
+        "curves": [{"name": name, "y": _plain(y)} for name, y in drawn.items()],
         "xlabel": str(xlabel), "ylabel": str(ylabel), "hline": marks, "ylim": limits,
         "xlim": [low, high] if high > low else [low - 0.5, high + 0.5],
     }
@@ -371,8 +371,8 @@ def diagram(
             raise ValueError(f"{where}: key explains {mark!r}; it may explain {list(SHAPES + EDGES + STATES)}")
     values = values.copy()
     for k in range(len(scales)):  # each node shows two figures of its own, however small it is within its scale
-        members = [i for i in scale_of if scale_of[i] == k]
-        values[:, members] = _even(values[:, members], figures=7)
+        alike = [i for i in scale_of if scale_of[i] == k]
+        values[:, alike] = _even(values[:, alike], figures=7)
     return {
         "kind": "diagram", "title": title, "n": steps, "alt": alt, "clabel": str(clabel), "row": row,
         "nodes": [
@@ -530,7 +530,7 @@ def _at_most(where: str, name: str, count: int) -> None:
 
 
 def _index(where: str, index: Any, samples: int) -> int:
-    if not isinstance(index, Integral) or not 0 <= index < samples:
+    if not isinstance(index, Integral) or not 0 <= int(index) < samples:
         raise ValueError(f"{where}: step_index holds {index!r}; an integer from 0 to {samples - 1} is needed")
     return int(index)
 
@@ -571,11 +571,10 @@ def _pair(where: str, name: str, limits: Any) -> list[float]:
 
 def _square(where: str, lim: float | Limits | None, data: list[NDArray]) -> list[float]:
     """Limits for both axes of a panel with equal scales."""
-    if lim is None:
-        lim = 1.05 * max(map(abs, _range(data))) or 1.0
-    if np.ndim(lim) == 0:
-        lim = (-lim, lim)
-    return _plain(_even(np.array(_pair(where, "lim", lim))))
+    ends: Any = (1.05 * max(map(abs, _range(data))) or 1.0) if lim is None else lim
+    if np.ndim(ends) == 0:
+        ends = (-ends, ends)
+    return _plain(_even(np.array(_pair(where, "lim", ends))))
 
 
 def _correlation(x: NDArray, y: NDArray) -> float | None:

@@ -281,7 +281,7 @@ class PhaseStepper(PageWidget):
         if not isinstance(rules, Mapping) or not rules:
             raise ValueError(f"{self._where}: rules is {rules!r}; it must map at least one name to a rule")
         rules = {str(name): rule for name, rule in rules.items()}
-        first = None
+        first: tuple[int, ...] = ()
         for name, rule in rules.items():
             if not isinstance(rule, SegregatedCompartments):
                 raise TypeError(
@@ -343,7 +343,7 @@ class PhaseStepper(PageWidget):
         return settings
 
     def _whole(self, name: str, value: Any, low: int, high: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= int(value) <= high:
             raise ValueError(f"{self._where}: {name} is {value!r}; it must be a whole number from {low} to {high}")
         return int(value)
 
@@ -374,6 +374,7 @@ def recorded(simulation: Simulation, outcome: Outcome, neurons: NDArray[np.int64
     twice stands there twice. :math:`\\Delta W` of a neuron is ``-η P E_j`` times the mean input ``psp``.
     """
     trace, c = outcome.trace, simulation.constants
+    assert trace is not None  # the example was recorded
     eta = simulation.etas[0]
 
     def volts(values: NDArray) -> list[list[float]]:

@@ -109,5 +109,5 @@ class PageWidget(anywidget.AnyWidget):
         return static_html(str(self._esm), str(self._css), state, self._page_fallback())
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return {**data, "text/plain": repr(self), "text/html": self._repr_html_()}, metadata

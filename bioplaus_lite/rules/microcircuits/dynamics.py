@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -145,10 +145,10 @@ def compartments(state: State, c: MicrocircuitParameters) -> Compartments:
     )
 
 
-def _products(state: State, v: Compartments, c: MicrocircuitParameters) -> Weights:
+def _products(state: State, v: Compartments, c: MicrocircuitParameters) -> tuple[tuple[np.ndarray | float, ...], ...]:
     """What the local rules multiply at each synapse, a difference after it and a rate before it, summed over copies.
 
-    Zero for weights that do not learn.
+    In the order of :class:`Weights`; zero for weights that do not learn.
     """
     L, circuits = len(state.u), range(len(state.u_I))
     none = (0.0,) * len(circuits)
@@ -156,7 +156,7 @@ def _products(state: State, v: Compartments, c: MicrocircuitParameters) -> Weigh
     IP = tuple((v.r_I[k] - c.phi(v.v_I_hat[k])).T @ v.r[k + 1] for k in circuits) if c.eta_IP else none
     PI = tuple(-v.v_A[k].T @ v.r_I[k] for k in circuits) if c.eta_PI else none
     down = tuple((v.r[k + 1] - c.phi(v.top_down[k])).T @ v.r[k + 2] for k in circuits) if c.eta_down else none
-    return Weights(up, down, IP, PI)
+    return up, down, IP, PI
 
 
 def step(
@@ -305,7 +305,7 @@ class Simulation:
         return self.state.weights
 
     def _check(self, x: np.ndarray, target: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        checked = []
+        checked: list[Any] = []
         for name, a, n in (("x", x, self.sizes[0]), ("target", target, self.sizes[-1])):
             if a is None:
                 checked.append(None)
@@ -362,10 +362,10 @@ class Simulation:
         v, W = compartments(self.state, self.constants), self.weights
         goal = self_predicting(W, self.constants)
 
-        def relative(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> list[float]:
+        def relative(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> list[np.floating]:
             return [np.linalg.norm(p) / np.linalg.norm(q) for p, q in zip(a, b, strict=True)]
 
-        def distance(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> list[float]:
+        def distance(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> list[np.floating]:
             return relative(tuple(p - q for p, q in zip(a, b, strict=True)), b)
 
         loss = math.nan if target is None else np.mean((target - v.v_B_hat[-1]) ** 2)
@@ -402,8 +402,10 @@ class Simulation:
                     rows.append((state.u, v.v_B_hat, state.u_I, v.v_I_hat, v.top_down, v.lateral, v.v_A))
                     targets.append(state.target)
         self.state = self._finite(state)
-        columns = [[np.array(cells) for cells in zip(*column, strict=True)] for column in zip(*rows, strict=True)]
-        return Recording(np.array(t), *columns, np.array(targets))
+        u, v_B_hat, u_I, v_I_hat, top_down, lateral, v_A = (
+            [np.array(cells) for cells in zip(*column, strict=True)] for column in zip(*rows, strict=True)
+        )
+        return Recording(np.array(t), u, v_B_hat, u_I, v_I_hat, top_down, lateral, v_A, np.array(targets))
 
     def settle(
         self, x: np.ndarray, target: np.ndarray | None = None, *, duration: float = 60.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -95,7 +96,7 @@ class MicrocircuitParameters:
                 f"it must be below {1 / fastest:g} ms"
             )
 
-    def replace(self, **changes) -> MicrocircuitParameters:
+    def replace(self, **changes: Any) -> MicrocircuitParameters:
         """A copy with some constants changed, checked again."""
         return replace(self, **changes)
 

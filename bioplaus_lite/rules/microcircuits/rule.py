@@ -376,7 +376,7 @@ class Microcircuits(LearningRule):
     def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
         forward, down = trace.more["forward"], trace.more.get("down")
         if self.acts == "quiet":
-            yield from self._circuit_synapses(forward, down)
+            yield from self._circuit_synapses(forward, trace.more["down"])
             return
         if self.top_down == "learned" or self.lateral == "learned":
             down = self.run_down(forward, error)
@@ -468,7 +468,8 @@ class Microcircuits(LearningRule):
         self.network.check_input(x)
         if y is not None:
             checks.labels(y, len(x), self.network.sizes[-1])
-        forward, down = self.observe(x).more["forward"], {}
+        forward = self.observe(x).more["forward"]
+        down: dict[tuple[str, int], Tensor] = {}
         for sweep in range(sweeps):
             rates, basal = forward.rates, forward.basal
             if sweep:

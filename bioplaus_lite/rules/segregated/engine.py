@@ -39,12 +39,12 @@ class _Announce(event.Listener):
 
     told = False
 
-    def on_start(self, _) -> None:
+    def on_start(self, _: object) -> None:
         if not _Announce.told and not os.environ.get("TQDM_DISABLE"):
             print("Compiling the engine, once: about half a minute. Numba keeps the result for next time.", flush=True)
         _Announce.told = True
 
-    def on_end(self, _) -> None:
+    def on_end(self, _: object) -> None:
         pass
 
 
@@ -120,7 +120,10 @@ class RateEngine(_Engine):
     Args as for :class:`Engine`; ``seed`` draws the noise of symmetric feedback, if there is any.
     """
 
-    def __init__(self, sizes, constants, weights, feedback, *, seed: int = 0) -> None:
+    def __init__(
+        self, sizes: Sequence[int], constants: SegregatedParameters, weights: np.ndarray, feedback: np.ndarray, *,
+        seed: int = 0,
+    ) -> None:
         if constants.mode != "rate" or constants.voltages != "steady" or constants.g_a:
             raise ValueError("the closed form needs mode 'rate', voltages 'steady' and g_a = 0")
         super().__init__(sizes, constants, weights, feedback, seed)
@@ -168,7 +171,10 @@ class Engine(_Engine):
 
     BLOCK = 8  # examples whose random draws are made at once
 
-    def __init__(self, sizes, constants, weights, feedback, *, seed: int = 0, threads: int = 1) -> None:
+    def __init__(
+        self, sizes: Sequence[int], constants: SegregatedParameters, weights: np.ndarray, feedback: np.ndarray, *,
+        seed: int = 0, threads: int = 1,
+    ) -> None:
         if constants.mode != "spiking":
             raise ValueError(f"this engine simulates spikes; the mode of the constants is {constants.mode!r}")
         if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:

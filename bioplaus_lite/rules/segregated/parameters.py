@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -143,11 +144,11 @@ class SegregatedParameters:
                     )
 
     @classmethod
-    def rate_limit(cls, **changes) -> SegregatedParameters:
+    def rate_limit(cls, **changes: Any) -> SegregatedParameters:
         """The rate mode at its steady state, which has a closed form: ``mode="rate", voltages="steady"``."""
         return cls(**{"mode": "rate", "voltages": "steady", **changes})
 
-    def replace(self, **changes) -> SegregatedParameters:
+    def replace(self, **changes: Any) -> SegregatedParameters:
         """A copy with some constants changed, checked again."""
         return replace(self, **changes)
 

@@ -129,6 +129,9 @@ class RateNetwork(Network):
     def extra_repr(self) -> str:
         return f"{'-'.join(map(str, self.sizes))}, {self.constants.mode}"
 
+    def bias(self, layer: int) -> nn.Parameter:
+        return self._parameters[f"b{layer}"]
+
     def _range(self, layer: int) -> Range:
         return initial_range(self.sizes[layer - 1], self.constants.phi_max)
 

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from bioplaus_lite.rules.cards import Look, register
 from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
 from bioplaus_lite.rules.segregated.rate import RateNetwork, initial_range
 from bioplaus_lite.rules.segregated.simulation import Result, Simulation
+
+if TYPE_CHECKING:
+    from bioplaus_lite.rules.segregated.engine import Engine, RateEngine
 
 __all__ = ["Presented", "SegregatedCompartments", "jacobian_condition"]
 
@@ -44,7 +47,7 @@ class _ReadableEngine:
         self._rule = rule
         self.simulation = rule.simulation()
 
-    def train(self, x: np.ndarray, labels: np.ndarray, etas: Sequence[float], *, traces: bool = False):
+    def train(self, x: np.ndarray, labels: np.ndarray, etas: Sequence[float], *, traces: bool = False) -> Result:
         simulation, rule = self.simulation, self._rule
         rule.copy_weights(simulation)
         simulation.etas = tuple(etas)
@@ -133,7 +136,9 @@ class SegregatedCompartments(LearningRule):
         super().__init__(network)
         self.seed, self.threads = checks.seed("seed", seed), checks.whole("threads", threads)
         self.engine = checks.one_of("engine", engine, ENGINES)
-        self._engine, self._flat, self._pending = None, None, None
+        self._engine: Engine | RateEngine | _ReadableEngine | None = None
+        self._flat: list[Tensor] | None = None
+        self._pending: dict | None = None
         generator = torch.Generator().manual_seed(seed)
         drawn, share = [], self.constants.feedback_share
         for n in network.sizes[1:-1]:
@@ -292,6 +297,7 @@ class SegregatedCompartments(LearningRule):
         if isinstance(engine, _ReadableEngine):
             simulation = self.simulation(seed=seed)
             return torch.as_tensor(np.array([simulation.test(one, duration)[0] for one in x.numpy()]), dtype=x.dtype)
+        assert hasattr(engine, "test")  # only that of the rate mode has none
         return torch.from_numpy(engine.test(x.numpy(), duration, seed=seed))
 
     def other_answers(self) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -317,7 +323,7 @@ class SegregatedCompartments(LearningRule):
                 for one, label in zip(x.numpy(), y, strict=True)
             ]
             reached = [*sizes[1:], sum(sizes[1:-1])]  # by a spike of each layer; the output's go to apical dendrites
-            counts = [[float(s.sum()) for s in o.trace.spikes] for o in outcomes]
+            counts = [[float(s.sum()) for s in o.trace.spikes] for o in outcomes if o.trace is not None]
             sums = sum(n * to for spikes in counts for n, to in zip(spikes, reached, strict=True)) / len(x)
             neurons = 3 * sum(sum(o.lengths) for o in outcomes) / len(x) * sum(sizes[1:])
         return sums + neurons + weights, width * (sums + neurons + 2 * weights)
@@ -369,7 +375,7 @@ class SegregatedCompartments(LearningRule):
         self.network.check_input(x)
         checks.labels(y, len(x), self.network.sizes[-1])
 
-    def _ready(self):
+    def _ready(self) -> Engine | RateEngine | _ReadableEngine:
         """The engine, made at first use and made anew if the weights have moved to other memory."""
         c = self.constants
         closed_form = c.voltages == "steady" and c.g_a == 0
@@ -380,14 +386,14 @@ class SegregatedCompartments(LearningRule):
             from bioplaus_lite.rules.segregated.engine import Engine, RateEngine  # numba takes a moment to import
 
             snapshot = self._engine.snapshot() if self._engine is not None else None
-            self._link()
-            arrays = [flat.numpy() for flat in self._flat]
+            arrays = [flat.numpy() for flat in self._link()]
             if c.mode == "rate":
                 self._engine = RateEngine(self.network.sizes, c, *arrays, seed=self.seed)
             else:
                 self._engine = Engine(self.network.sizes, c, *arrays, seed=self.seed, threads=self.threads)
             if snapshot is not None:
                 self._engine.restore(snapshot)
+        assert self._engine is not None  # it is made above, or all was linked to it
         if self._pending is not None:
             self._engine.restore(self._pending)
             self._pending = None
@@ -397,7 +403,8 @@ class SegregatedCompartments(LearningRule):
         """Each weight with the flat array it belongs to: ``(name, flat, tensor, shape, strides, offset)``."""
         from bioplaus_lite.rules.segregated.engine import Layout
 
-        layout, sizes, places = Layout.of(self.network.sizes), self.network.sizes, []
+        layout, sizes = Layout.of(self.network.sizes), self.network.sizes
+        places: list[tuple[str, int, Tensor, tuple[int, ...], tuple[int, ...], int]] = []
         for layer in range(1, len(sizes)):
             row, n = int(layout.row[layer]), sizes[layer]
             weight, bias = self.network.weight(layer), self.network.bias(layer)
@@ -418,19 +425,21 @@ class SegregatedCompartments(LearningRule):
             for _, i, tensor, _, strides, offset in self._places()
         )
 
-    def _link(self) -> None:
+    def _link(self) -> list[Tensor]:
         """Move the weights to flat arrays, padded as the engine wants them; the parameters become views of those."""
         from bioplaus_lite.rules.segregated.engine import Layout
 
         layout, dtype = Layout.of(self.network.sizes), self.network.weight(1).dtype
-        self._flat = [torch.zeros(max(n, 1), dtype=dtype) for n in (layout.weight_size, layout.feedback_size)]
+        flat = [torch.zeros(max(n, 1), dtype=dtype) for n in (layout.weight_size, layout.feedback_size)]
+        self._flat = flat
         for name, i, tensor, shape, strides, offset in self._places():
-            view = torch.as_strided(self._flat[i], shape, strides, offset)
+            view = torch.as_strided(flat[i], shape, strides, offset)
             view.copy_(tensor.detach())
             if name.startswith("Y"):
                 self._buffers[name] = view
             else:
                 tensor.data = view
+        return flat
 
     # --------------------------------------------------------------------------------------------- state_dict
 
@@ -467,7 +476,7 @@ def _refuse_what_is_not_a_rate(optimizer: torch.optim.Optimizer) -> None:
                 )
 
 
-def _to_tensors(value):
+def _to_tensors(value: Any) -> Any:
     """Arrays in a nest of dicts and lists as tensors, which ``torch.load`` reads without unpickling code."""
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
@@ -476,7 +485,7 @@ def _to_tensors(value):
     return [_to_tensors(v) for v in value] if isinstance(value, list) else value
 
 
-def _to_arrays(value):
+def _to_arrays(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.numpy()
     if isinstance(value, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -91,7 +91,7 @@ class Outcome:
         trace: every variable at every step, if it was asked for.
     """
 
-    lengths: tuple[int, int]
+    lengths: tuple[int, ...]
     plateau_steps: list[np.ndarray]
     alpha_forward: list[np.ndarray]
     alpha_target: list[np.ndarray]
@@ -138,7 +138,7 @@ class _Steps:
     basal: list = field(default_factory=list)
     soma: list = field(default_factory=list)
 
-    def add(self, **values) -> None:
+    def add(self, **values: Any) -> None:
         for name, value in values.items():
             getattr(self, name).append(value)
 
@@ -253,8 +253,8 @@ class Simulation:
             steps: where to note the variables.
         """
         c, soma = self.constants, self.state.soma
-        given = [None] * (self.depth + 1) if given is None else given
-        self.fire(0, c.phi_max * x, given[0])
+        replayed: Sequence[np.ndarray | None] = [None] * (self.depth + 1) if given is None else given
+        self.fire(0, c.phi_max * x, replayed[0])
         feedback = self.apical_input()  # before the output fires in this step
         psp, apical, basal = [], [], []
         for layer in range(1, self.depth + 1):
@@ -266,7 +266,7 @@ class Simulation:
             else:
                 teaching = [] if label is None else [(c.g_teach, self.reversal(label))]
                 self.integrate(soma[-1], [(c.g_d, basal[-1]), *teaching])
-            self.fire(layer, c.phi_max * sigma(soma[layer - 1]), given[layer])
+            self.fire(layer, c.phi_max * sigma(soma[layer - 1]), replayed[layer])
         if steps is not None:
             steps.add(
                 spikes=[s[-1].copy() for s in self.state.spikes], psp=psp, feedback=[feedback], apical=apical,
@@ -284,7 +284,7 @@ class Simulation:
         x: np.ndarray,
         label: int,
         *,
-        lengths: tuple[int, int] | None = None,
+        lengths: tuple[int, ...] | None = None,
         plateaus: np.ndarray | None = None,
         noise: Sequence[np.ndarray] | None = None,
         spikes: Sequence[np.ndarray] | None = None,
