@@ -20,7 +20,8 @@ import time
 import torch
 
 from bioplaus_lite.data import load
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedCompartments, SegregatedParameters
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 
 SIZES, DEEP = (784, 500, 10), (784, 500, 100, 10)
 DEEP_ETAS = (0.23, 0.23, 0.12)

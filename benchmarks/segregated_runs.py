@@ -23,12 +23,8 @@ import torch
 
 from bioplaus_lite.data import load
 from bioplaus_lite.measures import error_angles, same_spikes_angles, update_angles
-from bioplaus_lite.rules.segregated import (
-    RateNetwork,
-    SegregatedCompartments,
-    SegregatedParameters,
-    jacobian_condition,
-)
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
+from bioplaus_lite.rules.segregated import SegregatedCompartments, jacobian_condition
 from bioplaus_lite.runs import provenance, save_run
 from bioplaus_lite.runs.records import recorded
 from bioplaus_lite.training import fit

@@ -369,7 +369,7 @@ def microcircuit_walk(rule: Microcircuits, x: Tensor, y: Tensor) -> StepPlayer:
 
     A diagram has every compartment with its voltage. Cells are called by layer and letter, and an interneuron after
     the cell above that it predicts: ``i3a`` lies in layer 2 and predicts ``3a``. The steps are those of
-    :meth:`~bioplaus_lite.rules.microcircuits.rule.Microcircuits.steady_state`, first without a target:
+    :meth:`~bioplaus_lite.rules.microcircuits.Microcircuits.steady_state`, first without a target:
 
     .. math::
 
@@ -391,7 +391,7 @@ def microcircuit_walk(rule: Microcircuits, x: Tensor, y: Tensor) -> StepPlayer:
         y: its label, shape ``(1,)``.
 
     Raises:
-        TypeError: the rule is not :class:`~bioplaus_lite.rules.microcircuits.rule.Microcircuits`.
+        TypeError: the rule is not :class:`~bioplaus_lite.rules.microcircuits.Microcircuits`.
         ValueError: there is more than one example, or the network is too deep, too wide, or has no hidden layer.
     """
     if not isinstance(rule, Microcircuits):

@@ -12,16 +12,10 @@ from scipy import stats
 
 from bioplaus_lite.data import load
 from bioplaus_lite.measures import angle, error_angles, gradients, same_spikes_angles, true_gradients, update_angles
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters, Simulation, rate_update
+from bioplaus_lite.models.segregated.rate import initial_range
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules.segregated import (
-    RateNetwork,
-    SegregatedCompartments,
-    SegregatedParameters,
-    Simulation,
-    jacobian_condition,
-    rate_update,
-)
-from bioplaus_lite.rules.segregated.rate import initial_range
+from bioplaus_lite.rules.segregated import SegregatedCompartments, jacobian_condition
 from bioplaus_lite.training import evaluate, fit
 
 SIZES = [(12, 4), (12, 9, 4), (12, 9, 20, 4)]
@@ -367,7 +361,7 @@ def test_spike_counts_are_poisson():
 
 
 def test_candidates_are_uniform_and_their_logits_logistic():
-    from bioplaus_lite.rules.segregated import kernels
+    from bioplaus_lite.models.segregated import kernels
 
     n = 200_000
     who, low, logit = np.empty(n, np.int32), np.empty(n, np.uint32), np.empty(n, np.float32)
@@ -390,7 +384,7 @@ def test_candidates_are_uniform_and_their_logits_logistic():
 
 
 def test_sigmoid_of_the_kernels_is_exact():
-    from bioplaus_lite.rules.segregated import kernels
+    from bioplaus_lite.models.segregated import kernels
 
     v = np.concatenate([np.linspace(-40, 40, 4001), [-1e6, 1e6, -800, 800]])
     out = np.empty_like(v)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 
 from bioplaus_lite import CNN, MLP
 from bioplaus_lite.measures import error_angles
+from bioplaus_lite.models.microcircuits import PyramidalNetwork
 from bioplaus_lite.rules import DifferenceTargetPropagation, Microcircuits, SimplifiedDTP, TargetPropagation
-from bioplaus_lite.rules.microcircuits import PyramidalNetwork
 from bioplaus_lite.walks import backprop_walk, microcircuit_walk, target_walk, training_walk
 
 SIZES = (3, 4, 3, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,42 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bioplaus_lite import checks
+from bioplaus_lite.models.microcircuits.network import PyramidalNetwork
 from bioplaus_lite.networks import MLP, uniform_like
 from bioplaus_lite.rules.base import LearningRule, Synapse, Trace, cross_entropy_and_error
 from bioplaus_lite.rules.cards import register
 
-__all__ = ["Forward", "Microcircuits", "PyramidalNetwork", "rate_change"]
+__all__ = ["Forward", "Microcircuits", "rate_change"]
 
 FEEDBACKS = ("fixed", "symmetric", "learned")
 LATERALS = ("self_predicting", "learned")
 MIXINGS = ("attenuated", "convex")
-
-
-class PyramidalNetwork(MLP):
-    r"""An MLP with logistic rates whose weights start in the range of the model, uniform in ± ``width``.
-
-    Args:
-        sizes: units of each layer, ``(n_0, …, n_L)``.
-        width: half-width of the initial weights of every layer.
-        seed: of the weights; biases, the thresholds, start at zero.
-        dtype: of the parameters.
-
-    Raises:
-        ValueError: a size is not a positive whole number, or ``width`` is not positive.
-    """
-
-    def __init__(
-        self, sizes: Sequence[int], *, width: float = 0.1, seed: int = 0, dtype: torch.dtype = torch.float32
-    ) -> None:
-        self.width = checks.number("width", width, above=0)  # first: the weights are drawn by the base
-        super().__init__(sizes, activation="sigmoid", seed=seed, dtype=dtype)
-
-    def _draw(self, layer: int, weight: Tensor, generator: torch.Generator) -> Tensor:
-        super()._draw(layer, weight, generator)  # the records were drawn with these numbers taken first
-        return uniform_like(weight, self.width, generator)
-
-    def half_width(self, layer: int) -> float:
-        return self.width
 
 
 class Forward(NamedTuple):

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bioplaus_lite import checks
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range
+from bioplaus_lite.models.segregated.simulation import Result, Simulation
 from bioplaus_lite.networks import uniform_like
 from bioplaus_lite.rules.base import LearningRule, Synapse
 from bioplaus_lite.rules.cards import Look, register
-from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
-from bioplaus_lite.rules.segregated.rate import RateNetwork, initial_range
-from bioplaus_lite.rules.segregated.simulation import Result, Simulation
 
 __all__ = ["Presented", "SegregatedCompartments", "jacobian_condition"]
 
@@ -377,7 +377,7 @@ class SegregatedCompartments(LearningRule):
             if not isinstance(self._engine, _ReadableEngine) or self._engine._rule is not self:
                 self._engine = _ReadableEngine(self)
         elif not self._linked():
-            from bioplaus_lite.rules.segregated.engine import Engine, RateEngine  # numba takes a moment to import
+            from bioplaus_lite.models.segregated.engine import Engine, RateEngine  # numba takes a moment to import
 
             snapshot = self._engine.snapshot() if self._engine is not None else None
             self._link()
@@ -395,7 +395,7 @@ class SegregatedCompartments(LearningRule):
 
     def _places(self) -> list[tuple[str, int, Tensor, tuple[int, ...], tuple[int, ...], int]]:
         """Each weight with the flat array it belongs to: ``(name, flat, tensor, shape, strides, offset)``."""
-        from bioplaus_lite.rules.segregated.engine import Layout
+        from bioplaus_lite.models.segregated.engine import Layout
 
         layout, sizes, places = Layout.of(self.network.sizes), self.network.sizes, []
         for layer in range(1, len(sizes)):
@@ -420,7 +420,7 @@ class SegregatedCompartments(LearningRule):
 
     def _link(self) -> None:
         """Move the weights to flat arrays, padded as the engine wants them; the parameters become views of those."""
-        from bioplaus_lite.rules.segregated.engine import Layout
+        from bioplaus_lite.models.segregated.engine import Layout
 
         layout, dtype = Layout.of(self.network.sizes), self.network.weight(1).dtype
         self._flat = [torch.zeros(max(n, 1), dtype=dtype) for n in (layout.weight_size, layout.feedback_size)]

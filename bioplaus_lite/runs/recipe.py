@@ -16,10 +16,10 @@ from torch import Tensor
 
 from bioplaus_lite.checks import one_of
 from bioplaus_lite.measures import MEASURES, Dynamics, Probe
+from bioplaus_lite.models.microcircuits import PyramidalNetwork
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.networks import CNN, MLP, Network
 from bioplaus_lite.rules import LearningRule, card_of
-from bioplaus_lite.rules.microcircuits import PyramidalNetwork
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.training import History
 
 __all__ = [

@@ -18,13 +18,8 @@ import numpy as np
 import traitlets
 from numpy.typing import ArrayLike, NDArray
 
-from bioplaus_lite.rules.segregated import (
-    Outcome,
-    RateNetwork,
-    SegregatedCompartments,
-    SegregatedParameters,
-    Simulation,
-)
+from bioplaus_lite.models.segregated import Outcome, RateNetwork, SegregatedParameters, Simulation
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 
 from .panels import _plain, _rounded
 from .static import PageWidget, module_source

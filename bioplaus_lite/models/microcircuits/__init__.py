@@ -1,10 +1,10 @@
 """Dendritic microcircuits (Sacramento, Costa, Bengio & Senn 2018): the apical voltage is the error, without phases.
 
-``parameters`` holds the constants of the model, ``dynamics`` the model in continuous time, ``rule`` its steady state as
-a learning rule.
+``parameters`` holds the constants of the model, ``dynamics`` the model in continuous time, ``network`` the weights that
+start in its range. Its steady state as a learning rule is in ``rules.microcircuits``.
 """
 
-from bioplaus_lite.rules.microcircuits.dynamics import (
+from bioplaus_lite.models.microcircuits.dynamics import (
     Compartments,
     Progress,
     Recording,
@@ -18,13 +18,12 @@ from bioplaus_lite.rules.microcircuits.dynamics import (
     step,
     teacher_regression,
 )
-from bioplaus_lite.rules.microcircuits.parameters import MicrocircuitParameters
-from bioplaus_lite.rules.microcircuits.rule import Microcircuits, PyramidalNetwork
+from bioplaus_lite.models.microcircuits.network import PyramidalNetwork
+from bioplaus_lite.models.microcircuits.parameters import MicrocircuitParameters
 
 __all__ = [
     "Compartments",
     "MicrocircuitParameters",
-    "Microcircuits",
     "Progress",
     "PyramidalNetwork",
     "Recording",

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bioplaus_lite.rules.microcircuits.parameters import MicrocircuitParameters
+from bioplaus_lite.models.microcircuits.parameters import MicrocircuitParameters
 
 __all__ = [
     "Compartments",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from numba.core import event
 
-from bioplaus_lite.rules.segregated.kernels import (
+from bioplaus_lite.models.segregated.kernels import (
     VECTOR,
     Constants,
     Draws,
@@ -25,8 +25,8 @@ from bioplaus_lite.rules.segregated.kernels import (
     train_block,
     train_rates,
 )
-from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
-from bioplaus_lite.rules.segregated.simulation import Result, State, window_of_test
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.simulation import Result, State, window_of_test
 
 __all__ = ["Engine", "Layout", "RateEngine", "compiling_is_announced"]
 

@@ -29,7 +29,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 
 VECTOR, WIDE = 16, 64  # units that are handled at once
 jit = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})

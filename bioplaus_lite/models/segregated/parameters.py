@@ -49,7 +49,7 @@ class SegregatedParameters:
             at the steady state.
         feedback: ``random``, fixed; ``symmetric``, the transposed forward weights (the product of those on the way
             down), at every example; ``learned``, by the local rule of
-            :meth:`~bioplaus_lite.rules.segregated.simulation.Simulation.learn_feedback`.
+            :meth:`~bioplaus_lite.models.segregated.simulation.Simulation.learn_feedback`.
         feedback_share: share of non-zero feedback weights; the others are scaled by ``1 / feedback_share``.
         feedback_noise: standard deviation of noise added to symmetric feedback weights, drawn for each example.
         eta_feedback: learning rate of learned feedback weights. At 0.1 they outgrow everything and learning fails.

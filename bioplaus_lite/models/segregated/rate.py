@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bioplaus_lite import checks
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.simulation import sigma
 from bioplaus_lite.networks import Layer, Network, input_and_output, uniform_like
-from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
-from bioplaus_lite.rules.segregated.simulation import sigma
 
 __all__ = ["RateNetwork", "RateUpdate", "initial_range", "rate_update"]
 

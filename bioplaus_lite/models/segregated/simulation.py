@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bioplaus_lite.rules.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 
 __all__ = ["Outcome", "Result", "Simulation", "State", "Trace"]
 
