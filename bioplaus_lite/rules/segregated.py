@@ -377,7 +377,7 @@ class SegregatedCompartments(LearningRule):
             if not isinstance(self._engine, _ReadableEngine) or self._engine._rule is not self:
                 self._engine = _ReadableEngine(self)
         elif not self._linked():
-            from bioplaus_lite.models.segregated.engine import Engine, RateEngine  # numba takes a moment to import
+            from bioplaus_lite.models.segregated.compiled import Engine, RateEngine  # numba takes a moment to import
 
             snapshot = self._engine.snapshot() if self._engine is not None else None
             self._link()
@@ -395,7 +395,7 @@ class SegregatedCompartments(LearningRule):
 
     def _places(self) -> list[tuple[str, int, Tensor, tuple[int, ...], tuple[int, ...], int]]:
         """Each weight with the flat array it belongs to: ``(name, flat, tensor, shape, strides, offset)``."""
-        from bioplaus_lite.models.segregated.engine import Layout
+        from bioplaus_lite.models.segregated.compiled import Layout
 
         layout, sizes, places = Layout.of(self.network.sizes), self.network.sizes, []
         for layer in range(1, len(sizes)):
@@ -420,7 +420,7 @@ class SegregatedCompartments(LearningRule):
 
     def _link(self) -> None:
         """Move the weights to flat arrays, padded as the engine wants them; the parameters become views of those."""
-        from bioplaus_lite.models.segregated.engine import Layout
+        from bioplaus_lite.models.segregated.compiled import Layout
 
         layout, dtype = Layout.of(self.network.sizes), self.network.weight(1).dtype
         self._flat = [torch.zeros(max(n, 1), dtype=dtype) for n in (layout.weight_size, layout.feedback_size)]

@@ -1,7 +1,7 @@
 """Segregated compartments (Guerguiev, Lillicrap & Richards 2017): a spiking network that learns from plateaus.
 
 ``parameters`` holds the constants, ``simulation`` the model as it reads in the paper, ``rate`` its closed-form rate
-limit, ``kernels`` and ``engine`` the same model compiled. The learning rule is in ``rules.segregated``.
+limit, ``compiled`` the same model compiled. The learning rule is in ``rules.segregated``.
 """
 
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters

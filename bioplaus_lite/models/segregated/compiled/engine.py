@@ -1,158 +1,27 @@
-"""The compiled engines as a session calls them: memory, random streams, threads."""
+"""The engine with spikes, as a session calls it: memory, random streams, threads."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
-from numba.core import event
 
-from bioplaus_lite.models.segregated.kernels import (
-    VECTOR,
-    Constants,
-    Draws,
-    Layout,
-    Spikes,
-    Work,
-    clear,
-    draw_block,
-    poisson_table,
-    test_images,
-    train_block,
-    train_rates,
-)
-from bioplaus_lite.models.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.compiled.arrays import Draws, Spikes
+from bioplaus_lite.models.segregated.compiled.blocks import clear, test_images, train_block
+from bioplaus_lite.models.segregated.compiled.draws import draw_block, poisson_table
+from bioplaus_lite.models.segregated.compiled.flat import FlatWeights, compiling_is_announced
 from bioplaus_lite.models.segregated.simulation import Result, State, window_of_test
 
-__all__ = ["Engine", "Layout", "RateEngine", "compiling_is_announced"]
-
-
-class _Announce(event.Listener):
-    """Says, the first time something has to be compiled, what keeps the reader waiting.
-
-    It is silent where progress bars are (``TQDM_DISABLE``): stored notebooks must not depend on a cache.
-    """
-
-    told = False
-
-    def on_start(self, _) -> None:
-        if not _Announce.told and not os.environ.get("TQDM_DISABLE"):
-            print("Compiling the engine, once: about half a minute. Numba keeps the result for next time.", flush=True)
-        _Announce.told = True
-
-    def on_end(self, _) -> None:
-        pass
-
-
-@contextmanager
-def compiling_is_announced() -> Iterator[None]:
-    """Print one line if something has to be compiled inside; nothing if the cache of compiled code has it."""
-    with event.install_listener("numba:compile", _Announce()):
-        yield
-
-
-class _Engine:
-    """What both engines share: flat weights that they change in place, and the making of arguments."""
-
-    def __init__(
-        self, sizes: Sequence[int], constants: SegregatedParameters, weights: np.ndarray, feedback: np.ndarray,
-        seed: int,
-    ) -> None:
-        self.constants, self.weights, self.feedback, self.dtype = constants, weights, feedback, weights.dtype
-        self.net = Layout.of(sizes)
-        self.depth = len(sizes) - 1
-        self._c = Constants.of(constants, self.dtype)
-        self.generator = np.random.default_rng(seed)
-
-    def _scales(self, etas: Sequence[float]) -> np.ndarray:
-        """``η P`` of each layer; at index 0 whether anything is to change."""
-        c, scales = self.constants, np.zeros(self.depth + 1, self.dtype)
-        scales[0] = any(etas)
-        scales[1:] = [eta * (c.P_hidden if l < self.depth else c.P_out) for l, eta in enumerate(etas, 1)]
-        return scales
-
-    def _noise(self, n: int) -> np.ndarray:
-        """Noise of symmetric feedback for ``n`` examples, flat, from the last hidden layer down."""
-        size = int(self.net.n[1:-1].sum() * self.net.n[-1]) if self.constants.feedback_noise else 0
-        return self.constants.feedback_noise * self.generator.standard_normal((n, size))
-
-    def _rows(self, n: int, traces: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Room for ``voltage`` and ``loss`` of ``n`` examples, and for ``E``, ``psp`` and ``soma``."""
-        shape = (3, n, self.net.units) if traces else (3, 0, 0)
-        return np.empty((n, self.net.n[-1]), self.dtype), np.empty(n), np.empty(shape, self.dtype)
-
-    def _result(self, voltage: np.ndarray, loss: np.ndarray, traces: np.ndarray) -> Result:
-        if not (np.isfinite(loss).all() and np.isfinite(voltage).all() and math.isfinite(self.weights.sum())):
-            raise FloatingPointError("a weight or voltage is not finite: training has diverged, lower eta")
-
-        def by_layer(flat: np.ndarray, layers: range) -> list[np.ndarray]:
-            parts = [(self.net.unit[l], self.net.unit[l] + self.net.n[l]) for l in layers]
-            return [flat[:, a:b] for a, b in parts] if len(flat) else []
-
-        E, psp, soma = traces
-        own, below = range(1, self.depth + 1), range(self.depth)
-        return Result(voltage, loss, by_layer(E, own), by_layer(psp, below), by_layer(soma, own))
-
-    def _new_work(self, steps: int) -> Work:
-        units, out, most = self.net.units, int(self.net.m[-1]), int(self.net.n.max()) + 1
-        memory, latest = self.constants.spike_memory, self.constants.steps(self.constants.plateau_max)
-
-        def zeros(*shape: int) -> np.ndarray:
-            return np.zeros(shape, self.dtype)
-
-        return Work(
-            V=zeros(units), sums=zeros(2 * units), current=zeros((memory + 1) * units), drive=zeros(units),
-            out_L=zeros(out), out_s=zeros(out), mean_V=zeros(units), psp=zeros(units), alpha=zeros(2, units),
-            apical=zeros(units), E=zeros(units), seen=zeros(steps + 1, out), output=zeros(steps + 1, out),
-            hidden=zeros(steps + 1, int(self.net.row[1:-1].max(initial=VECTOR))),
-            mean_seen=zeros(latest + 1, out),
-            who=np.zeros(most, np.int32), factor=zeros(most), path=zeros(2, out, int(self.net.m.max())),
-        )
-
-
-class RateEngine(_Engine):
-    """Trains flat weights in the rate limit: no spikes, no time, no state but the weights.
-
-    Args as for :class:`Engine`; ``seed`` draws the noise of symmetric feedback, if there is any.
-    """
-
-    def __init__(self, sizes, constants, weights, feedback, *, seed: int = 0) -> None:
-        if constants.mode != "rate" or constants.voltages != "steady" or constants.g_a:
-            raise ValueError("the closed form needs mode 'rate', voltages 'steady' and g_a = 0")
-        super().__init__(sizes, constants, weights, feedback, seed)
-        self._work = self._new_work(1)
-
-    def train(
-        self, x: np.ndarray, labels: np.ndarray, etas: Sequence[float], *, noise: np.ndarray | None = None,
-        traces: bool = False,
-    ) -> Result:
-        """As :meth:`Engine.train`."""
-        rows = self._rows(len(x), traces)
-        with compiling_is_announced():
-            train_rates(
-                self.net, self._c, self.weights, self.feedback, self._work,
-                np.ascontiguousarray(x, self.dtype), np.ascontiguousarray(labels, np.int64),
-                self._noise(len(x)) if noise is None else noise, self._scales(etas), *rows,
-            )
-        return self._result(*rows)
-
-    def snapshot(self) -> dict:
-        """What ``restore`` takes back, weights apart."""
-        return {"generator": self.generator.bit_generator.state}
-
-    def restore(self, snapshot: dict) -> None:
-        self.generator.bit_generator.state = snapshot["generator"]
+__all__ = ["Engine"]
 
 
 def _key(seed: int) -> np.uint64:
     return np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
 
 
-class Engine(_Engine):
+class Engine(FlatWeights):
     """Trains and tests flat weights in place, with spikes.
 
     Args:
