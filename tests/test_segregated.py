@@ -399,7 +399,7 @@ def test_sigmoid_of_the_compiled_loops_is_exact():
 def test_a_change_in_a_called_file_is_compiled_anew(tmp_path):
     shutil.copy(compiler.__file__, tmp_path / "compiler.py")
     called, caller = tmp_path / "called.py", tmp_path / "caller.py"
-    caller.write_text("from called import term\nfrom compiler import jit\n\n@jit\ndef twice():\n    return 2 * term()\n")
+    caller.write_text("from called import term\nfrom compiler import jit\n\n@jit\ndef twice():\n    return 2*term()\n")
     for term in (3, 5):
         called.write_text(f"from compiler import jit\n\n@jit\ndef term():\n    return {term}\n")
         show = [sys.executable, "-c", "import caller; print(caller.twice())"]
