@@ -20,16 +20,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from bioplaus_lite.models.segregated import Outcome, RateNetwork, SegregatedParameters, Simulation
 from bioplaus_lite.rules.segregated import SegregatedCompartments
-
-from .panels import _plain, _rounded
-from .static import PageWidget, module_source
+from bioplaus_lite.widgets.panels import _plain, _rounded
+from bioplaus_lite.widgets.static import PageWidget, module_source
 
 MARKED_STEPS = 3  # beside one step for each bin: plateau α^f, plateau α^t, update
 WARM_UP = 2  # examples shown before the recorded one
 SPARSE_SHARE = 0.2  # of the feedback weights are left by the choice "sparse", as in the paper
 FEEDBACKS = ("own", "random", "symmetric", "sparse")
 CONSTANTS = ("g_a", "g_b", "g_teach", "phase", "settle")  # that a request may change
-_FOLDER = Path(__file__).parent
+_FOLDER = Path(__file__).parents[1]
 
 
 class PhaseStepper(PageWidget):
