@@ -270,11 +270,11 @@ def test_the_runner_reads_the_table_of_contents_and_leaves_the_trainings(tmp_pat
 
 
 def test_the_cache_key_follows_package_data_and_versions_but_not_downloads(tmp_path: Path):
-    for name in ("bioplaus_lite/widgets/player.js", "data/mnist.npz", "requirements.txt", "data/cache/big.npz"):
+    for name in ("bioplaus_lite/widgets/js/player.js", "data/mnist.npz", "requirements.txt", "data/cache/big.npz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     keys = [source_digest(tmp_path)]
-    for name in ("bioplaus_lite/widgets/player.js", "data/mnist.npz", "requirements.txt"):
+    for name in ("bioplaus_lite/widgets/js/player.js", "data/mnist.npz", "requirements.txt"):
         (tmp_path / name).write_text("2")
         keys.append(source_digest(tmp_path))
     (tmp_path / "bioplaus_lite/new.py").touch()

@@ -70,7 +70,7 @@ class PhaseStepper(PageWidget):
         PhaseStepper('One example', 1 recording of 103 steps)
     """
 
-    _esm = module_source("controls.js", "drawing.js", "phases.js")
+    _esm = module_source("phases.js")
     _css = "\n".join((_FOLDER / name).read_text("utf-8") for name in ("widgets.css", "phases.css"))
     # Not `live`: a page without a kernel reads it as undefined.
     _page_traits: ClassVar[tuple[str, ...]] = ("step", "recording", "neuron", "data")
