@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,10 +30,12 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from bioplaus_lite import MLP, make_rule
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
 from bioplaus_lite.plots import SHORT, bands, families, family_grid, style_of
-from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
+from bioplaus_lite.runs import mean_and_interval, reached, records, runner, states, tidy
+from bioplaus_lite.runs import work as working
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file
+from bioplaus_lite.runs.folders import Folders, StoreError
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
 from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import (
@@ -47,17 +50,9 @@ from bioplaus_lite.runs.records import (
     recorded,
     save_run,
 )
-from bioplaus_lite.runs.runner import (
-    Folders,
-    State,
-    StoreError,
-    choose,
-    here,
-    on_dask,
-    record_of,
-    run_all,
-    state_of,
-)
+from bioplaus_lite.runs.runner import run_all
+from bioplaus_lite.runs.states import State, choose, record_of, state_of
+from bioplaus_lite.runs.work import here, on_dask
 from bioplaus_lite.training import fit
 
 SMALL = """
@@ -682,9 +677,9 @@ def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, f
     assert do(more, folders, keep_old=True, errors={3.0: 0.4})[0] == ["small-mnist-fa-lr3p0-s0"]
     after = record_of(first, folders)
     assert after == before | {"chosen": {"key": "optimizer.lr", "value": 1.0, "of": [1.0, 2.0, 3.0]}}
-    assert not runner.pending(more.values(), folders)
-    assert runner.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
-    assert len(runner.orphans([], folders)) == 6
+    assert not states.pending(more.values(), folders)
+    assert states.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
+    assert len(states.orphans([], folders)) == 6
     drop(first.trials[2], folders)
     assert do(more, folders, errors={3.0: 0.1})[0] == ["small-mnist-fa-lr3p0-s0", *more]  # now another rate is best
 
@@ -744,7 +739,7 @@ def test_a_trial_says_its_validation_error_and_a_run_that_diverged_says_so(catal
 
 
 def test_whatever_happens_to_a_run_here_the_others_go_on(catalogue, folders: Folders, monkeypatch):
-    monkeypatch.setattr(runner, "execute", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr(working, "execute", lambda *given, **more: 1 / 0)
     runs = list(catalogue().runs.values())
     with folders.ours():
         ended = run_all(runs, folders, here(folders, 1), say=lambda line: None)
@@ -757,10 +752,11 @@ def test_a_worker_with_other_code_is_refused(monkeypatch):
 
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(distributed, "get_worker", Worker)
-    monkeypatch.setattr(runner, "execute", lambda *given, **more: "done")
-    assert runner._task("r", {}, "T", None, 1, package_digest()) == "done" == runner._task("r", {}, "T", None, 1, None)
+    monkeypatch.setattr(working, "execute", lambda *given, **more: "done")
+    for code in (package_digest(), None):
+        assert working._task("r", {}, "T", None, 1, code) == "done"
     with pytest.raises(RunError, match="the package of the worker tcp://far is not the runner's"):
-        runner._task("r", {}, "T", None, 1, "0" * 16)
+        working._task("r", {}, "T", None, 1, "0" * 16)
 
 
 def test_a_setting_that_behaves_otherwise_sets_its_seeds_apart(catalogue, folders: Folders, monkeypatch):
@@ -817,7 +813,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
 
 
 def test_a_disk_with_no_room_is_noticed_before_anything_is_computed(folders: Folders, monkeypatch):
-    monkeypatch.setattr(runner.shutil, "disk_usage", lambda folder: runner.shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(StoreError, match=r"has 0\.0 MB left on its disk; at least 20 are needed"), folders.ours():
         pass
 
@@ -941,7 +937,7 @@ def test_what_the_book_has_on_record_is_whole():
     on_record, shown = recorded(), []
     for path in shown_notebooks():
         assert recorded_problems(path, nbformat.read(path, as_version=nbformat.NO_CONVERT)) == [], path.name
-        assert runner._checksum(path.read_text("utf-8")) == on_record[path.stem]["notebook"], path.name
+        assert states.checksum(path.read_text("utf-8")) == on_record[path.stem]["notebook"], path.name
         shown.append(on_record[path.stem]["group"])
     assert sorted(shown) == sorted(read_catalogue().groups)
     for name, saved in on_record.items():
@@ -952,7 +948,7 @@ def test_what_the_book_has_on_record_is_whole():
         assert list(read_lines(path).records) == sorted(read_lines(path).records)
     runs, folders = read_catalogue().runs.values(), Folders()
     assert {state_of(choose(run, folders), folders).name for run in runs} == {"done"}
-    assert runner.orphans(runs, folders) == [], "no longer in the catalogue"
+    assert states.orphans(runs, folders) == [], "no longer in the catalogue"
     assert len(load_runs("seg")) >= 11
 
 

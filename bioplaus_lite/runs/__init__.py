@@ -3,9 +3,10 @@
 A chapter never retrains what a full run recorded. It loads the record and says which parameters, seeds and commit:
 :func:`~bioplaus_lite.runs.records.load_runs`.
 
-``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their
-settings, ``notebooks`` executes one run, ``runner`` does all that are not done, ``records`` keeps the results,
-``fingerprints`` say whether the code still gives them, ``results`` makes tables of them. The command line is
+``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their settings,
+``notebooks`` executes one run, ``work`` many, here or on a cluster, with ``progress``. ``folders`` says where results
+go, ``states`` which runs are done, ``runner`` does those that are not. ``records`` keeps the results, ``fingerprints``
+say whether the code still gives them, ``results`` makes tables of them. The command line is
 ``python -m bioplaus_lite.runs``.
 """
 
