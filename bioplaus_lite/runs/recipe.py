@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bioplaus_lite.checks import one_of
+from bioplaus_lite.data import Dataset
 from bioplaus_lite.measures import MEASURES, Dynamics, Probe
 from bioplaus_lite.networks import CNN, MLP, Network
 from bioplaus_lite.rules import LearningRule, card_of
@@ -24,7 +25,7 @@ from bioplaus_lite.training import History
 
 __all__ = [
     "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
-    "optimizer_from", "scheduler_from", "tell", "turns_of",
+    "optimizer_from", "scheduler_from", "split_of", "tell", "turns_of",
 ]  # fmt: skip
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
@@ -136,6 +137,13 @@ def build_rule(name: str, network: Network, *, seed: int, **options) -> Learning
     return card.make(network, **options, **({"seed": seed} if "seed" in takes else {}))
 
 
+def split_of(data: Dataset, validation: Mapping[str, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``(x, y, x_val, y_val)``: what a run learns from, and what it holds out; nothing with a ``size`` of 0."""
+    if validation["size"]:
+        return data.split_validation(validation["size"], validation["seed"])
+    return data.x_train, data.y_train, data.x_train[:0], data.y_train[:0]
+
+
 # ---------------------------------------------------------------------------------------------------- the optimiser
 
 
@@ -207,11 +215,11 @@ def turns_of(rule: LearningRule, turns: bool) -> tuple[str, ...]:
 class Measures:
     """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
 
-    - every measure of :data:`~bioplaus_lite.measures.MEASURES`: ``update_angle_l`` between the rule's update and the
-      negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies over ten parts of the
-      batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l`` between the rule's
-      errors and those of backprop, and ``inverse_angle_l`` between them and those of the pseudo-inverse of the
-      Jacobian; nothing where a rule has no such signal;
+    - the measures of :data:`~bioplaus_lite.measures.MEASURES` that are always taken: ``update_angle_l`` between the
+      rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
+      over ten parts of the batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l``
+      between the rule's errors and those of backprop, and ``inverse_angle_l`` between them and those of the
+      pseudo-inverse of the Jacobian; nothing where a rule has no such signal; and those that are named;
     - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.measures.Dynamics`.
 
     A rule that has other ways to answer, a test with spikes for instance, is tested by them too: ``spiking_accuracy``.
@@ -220,17 +228,25 @@ class Measures:
         rule: before its training.
         x, y: the batch, at least 20 examples.
         test: the test set.
+        more: names of further measures.
+
+    Raises:
+        ValueError: there is no such measure.
     """
 
     PARTS, FEW = 10, 200
 
-    def __init__(self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor], more: Sequence[str] = ()
+    ) -> None:
+        named = [one_of("measure", name, MEASURES) for name in more]
+        self.asked = [m for m in MEASURES.values() if m.always or m.name in named]
         self.batch, self.test, self.dynamics = (x, y), test, Dynamics(rule)
 
     def __call__(self, rule: LearningRule) -> dict[str, float]:
         probe = Probe(rule, *self.batch, parts=self.PARTS, few=self.FEW)
         values: dict[str, float] = {}
-        for measure in MEASURES.values():
+        for measure in self.asked:
             values |= {name: value for name, value in measure(probe).items() if value is not None}
         values |= self.dynamics.since_last(probe)
         for name, answer in rule.other_answers().items():
@@ -249,6 +265,10 @@ def tell(examples: int, total: int) -> None:
     if UNDER_RUNNER in os.environ and (now - _last_told >= 1 or examples >= total):
         _last_told = now
         print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _peak_mebibytes() -> int | None:
@@ -315,21 +335,23 @@ class Outcome:
         return 1 - (spiking or self.curves["test"]["accuracy"])[-1]
 
     @property
-    def validation_error(self) -> float:
-        """Fraction of the validation set that is wrong after the last epoch."""
-        return 1 - self.curves["validation"]["accuracy"][-1]
+    def validation_error(self) -> float | None:
+        """Fraction of the validation set that is wrong after the last epoch; ``None`` if nothing was held out."""
+        return 1 - self.curves["validation"]["accuracy"][-1] if "validation" in self.curves else None
 
     def __repr__(self) -> str:
         if self.diverged:
             return f"diverged after {self.curves['test']['examples'][-1]:,} examples or soon after"
-        return f"test error {100 * self.test_error:.2f} %, validation error {100 * self.validation_error:.2f} %"
+        held_out = self.validation_error
+        validation = "nothing held out" if held_out is None else f"validation error {100 * held_out:.2f} %"
+        return f"test error {100 * self.test_error:.2f} %, {validation}"
 
     def record(self) -> dict[str, Any]:
         """What a run puts on record of its result. A training that diverged has an error of 1."""
         return {
             "sizes": list(self.sizes),
             "test_error": 1.0 if self.diverged else round(self.test_error, 6),
-            "validation_error": 1.0 if self.diverged else round(self.validation_error, 6),
+            "validation_error": 1.0 if self.diverged else _rounded(self.validation_error),
             "diverged": self.diverged,
             "seconds": round(float(self.history.frame.seconds.max()), 2),
             "peak_MiB": _peak_mebibytes(),
