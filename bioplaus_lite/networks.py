@@ -138,9 +138,11 @@ class AvgPool(_Pool):
     def back(self, signal: Tensor, shape: Sequence[int], h: Tensor | None) -> Tensor:
         """Every unit was read by its window's share, and receives that share of the signal."""
         share = signal.new_full((shape[1], 1, self.kernel, self.kernel), 1 / self.kernel**2)
-        out = F.conv_transpose2d(signal, share, stride=self.stride, padding=self.padding, groups=shape[1])
-        rest = [full - n for full, n in zip(shape[-2:], out.shape[-2:], strict=True)]
-        return F.pad(out, (0, rest[1], 0, rest[0]))  # rows and columns that no window reaches
+        padded = F.conv_transpose2d(signal, share, stride=self.stride, groups=shape[1])
+        # No window may reach the last rows and columns; the border that was added is cut off.
+        missing = [n + 2 * self.padding - reached for n, reached in zip(shape[-2:], padded.shape[-2:], strict=True)]
+        rows, columns = (slice(self.padding, self.padding + n) for n in shape[-2:])
+        return F.pad(padded, (0, missing[1], 0, missing[0]))[..., rows, columns]
 
 
 Read = Reshape | Flatten | MaxPool | AvgPool
