@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bioplaus_lite.checks import one_of
+from bioplaus_lite.checks import LARGEST_SEED, one_of
 from bioplaus_lite.data import SETS
 from bioplaus_lite.measures import MEASURES
 from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, turns_of
@@ -263,7 +263,7 @@ def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
 
 
 def _check_numbers(p: Mapping[str, Any]) -> None:
-    _whole("seed", p["seed"], 0)
+    _whole("seed", p["seed"], 0, LARGEST_SEED)
     _whole("epochs", p["epochs"], 1)
     _whole("batch_size", p["batch_size"], 1)
     one_of("subset", p["subset"], ("shipped", "full"))
@@ -320,5 +320,8 @@ class _Checks:
             optimizer = optimizer_from(p["optimizer"])(rule.parameter_groups())
             turns_of(rule, p["turns"])
             if make := scheduler_from(p["schedule"]):
-                make(optimizer)
+                try:
+                    make(optimizer)
+                except (TypeError, ZeroDivisionError) as error:  # PyTorch's words for an option that is missing
+                    raise ValueError(f"schedule {p['schedule']!r} is not possible: {error}") from error
             self._passed.add(whole)

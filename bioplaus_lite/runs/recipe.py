@@ -9,11 +9,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bioplaus_lite import checks
 from bioplaus_lite.checks import one_of
 from bioplaus_lite.data import Dataset
 from bioplaus_lite.measures import MEASURES, Dynamics, Probe
@@ -55,13 +57,28 @@ def check_options(what: str, given: Mapping[str, Any], function: Callable, but: 
 # ------------------------------------------------------------------------------------------------------ the network
 
 
+MOST_WEIGHTS = 10**8  # 0.4 GB in float32; a number with too many zeros should be said before memory is asked for
+
+
+def _sizes(image_shape: Sequence[int], hidden: Sequence[int], classes: int) -> tuple[int, ...]:
+    sizes = (math.prod(image_shape), *checks.wholes("hidden", hidden), classes)
+    if (n := sum(below * above for below, above in pairwise(sizes))) > MOST_WEIGHTS:
+        raise ValueError(f"hidden {list(hidden)!r} makes {n:,} weights; at most {MOST_WEIGHTS:,} are allowed")
+    return sizes
+
+
 def _mlp(image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options) -> MLP:
     check_options("network MLP", options, MLP, ("sizes",))
-    return MLP((math.prod(image_shape), *hidden, classes), **options)
+    return MLP(_sizes(image_shape, hidden, classes), **options)
 
 
 def _cnn(image_shape: Sequence[int], classes: int, **options) -> CNN:
     check_options("network CNN", options, CNN, ("image_shape", "classes"))
+    channels = checks.wholes("channels", options.get("channels", (16, 32)))
+    area = checks.whole("kernel", options.get("kernel", 5)) ** 2
+    n = area * sum(below * above for below, above in pairwise((image_shape[0], *channels)))
+    if n > MOST_WEIGHTS:
+        raise ValueError(f"channels {list(channels)!r} make {n:,} weights; at most {MOST_WEIGHTS:,} are allowed")
     return CNN(image_shape, classes=classes, **options)
 
 
@@ -71,14 +88,14 @@ def _rate(
     check_options("network RateNetwork", options, RateNetwork, ("sizes", "constants"))
     constants = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(constants).items()}
     check_options("network constants", constants, SegregatedParameters)
-    return RateNetwork((math.prod(image_shape), *hidden, classes), SegregatedParameters(**constants), **options)
+    return RateNetwork(_sizes(image_shape, hidden, classes), SegregatedParameters(**constants), **options)
 
 
 def _pyramidal(
     image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options
 ) -> PyramidalNetwork:
     check_options("network PyramidalNetwork", options, PyramidalNetwork, ("sizes",))
-    return PyramidalNetwork((math.prod(image_shape), *hidden, classes), **options)
+    return PyramidalNetwork(_sizes(image_shape, hidden, classes), **options)
 
 
 #: The networks by the ``type`` of a run's settings: functions of the shape of an image, the number of classes, options.
@@ -162,6 +179,8 @@ def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.
     cls = OPTIMIZERS[one_of("optimizer", settings.get("name"), OPTIMIZERS)]
     tables = {name: options.pop(name) for name in list(options) if isinstance(options[name], Mapping)}
     check_options(f"optimizer {cls.__name__}", options, cls, ("params",))
+    for where, given in ((f"optimizer {cls.__name__}", options), *((f"group {n}", t) for n, t in tables.items())):
+        _check_numbers(where, given)
 
     def make(groups: list[dict]) -> torch.optim.Optimizer:
         names = [group["name"] for group in groups]
@@ -174,9 +193,32 @@ def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.
             merged.append(group | own)
             if "lr" not in merged[-1] and "lr" not in options:
                 raise ValueError(f"optimizer {cls.__name__}: no learning rate 'lr' for the group {group['name']!r}")
-        return cls(merged, **options)
+        try:
+            return cls(merged, **options)
+        except (TypeError, IndexError) as error:  # PyTorch's own words for a value of the wrong kind
+            raise ValueError(f"optimizer {cls.__name__} does not take {options!r}: {error}") from error
 
     return make
+
+
+def _check_numbers(where: str, options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless every number of an optimiser's options is finite, and rates are numbers."""
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{where}: {name} must be finite, not {value!r}")
+        if name in ("lr", "momentum", "weight_decay", "eps"):
+            checks.number(f"{where}: {name}", value, least=0)
+
+
+_SCHEDULE_OPTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "step_size": checks.whole,
+    "T_max": checks.whole,
+    "milestones": checks.wholes,
+    "gamma": lambda name, value: checks.number(name, value, above=0),
+    "eta_min": lambda name, value: checks.number(name, value, least=0),
+    "last_epoch": lambda name, value: checks.whole(name, value, -1),
+}
 
 
 def scheduler_from(schedule: Mapping[str, Any] | None) -> Callable[[torch.optim.Optimizer], Any] | None:
@@ -193,6 +235,9 @@ def scheduler_from(schedule: Mapping[str, Any] | None) -> Callable[[torch.optim.
     options = dict(schedule)
     cls = SCHEDULES[one_of("schedule", options.pop("name", None), SCHEDULES)]
     check_options(f"schedule {cls.__name__}", options, cls, ("optimizer",))
+    for name, value in options.items():
+        if name in _SCHEDULE_OPTIONS:
+            _SCHEDULE_OPTIONS[name](f"schedule {cls.__name__}: {name}", value)
     return lambda optimizer: cls(optimizer, **options)
 
 
