@@ -3,8 +3,8 @@
 Both sides train an MLP of the same sizes and activation on the same batch of 100 with the same SGD: each rule the
 network at which its card says that it is at home. The reference is an ordinary PyTorch loop (``torch.nn.Linear``,
 ``cross_entropy``, ``backward``, ``step``, ``zero_grad``). Rules and reference take turns in short blocks, so that a
-slow moment of the machine falls on all of them; the figure is the median over rounds of the ratio within a round. A table
-for people, then one line of JSON. It takes about three minutes.
+slow moment of the machine falls on all of them; the figure is the median over rounds of the ratio within a round. A
+table for people, then one line of JSON. It takes about three minutes.
 
     python benchmarks/rule_step.py [--rounds 12] [--steps 10]
 """

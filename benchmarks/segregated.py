@@ -7,7 +7,7 @@ median of the ratio within a round. A table for people, then one line of JSON.
 
     python benchmarks/segregated.py [--rounds 15] [--examples 600]
 
-Full-length trainings, with their seconds and memory, are recorded by ``benchmarks/segregated_runs.py``.
+Full-length trainings, with their seconds and memory, are those of the catalogue.
 """
 
 from __future__ import annotations

@@ -60,7 +60,8 @@ print(json.dumps({"accuracy": history.last("accuracy"), "style": style, "measure
     told = json.loads(said)
     assert told["accuracy"] > 0.5
     assert told["style"] == {"color": "#E69F00", "linestyle": ":", "label": "Node perturbation"}
-    by_layer = [f"{name}_{l}" for name in MEASURES for l in (1, 2) if name[:5] not in ("error", "inver") or l == 1]
+    always = [name for name, known in MEASURES.items() if known.always]
+    by_layer = [f"{name}_{l}" for name in always for l in (1, 2) if name[:5] not in ("error", "inver") or l == 1]
     norms = [f"{name}_{l}" for name in ("weight_norm", "update_norm", "gradient_change") for l in (1, 2)]
     assert told["measured"] == sorted([*by_layer, *norms])
 

@@ -322,6 +322,10 @@ class SegregatedCompartments(LearningRule):
             neurons = 3 * sum(sum(o.lengths) for o in outcomes) / len(x) * sum(sizes[1:])
         return sums + neurons + weights, width * (sums + neurons + 2 * weights)
 
+    def jacobian_condition(self, scores: Tensor) -> float:
+        """See :func:`jacobian_condition`."""
+        return jacobian_condition(self, scores)
+
     def objective(self, scores: Tensor, y: Tensor) -> Tensor:
         r"""The model's own loss, of output voltages ``V_L`` as scores.
 

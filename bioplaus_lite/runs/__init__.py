@@ -18,6 +18,7 @@ from bioplaus_lite.runs.recipe import (
     build_rule,
     optimizer_from,
     scheduler_from,
+    split_of,
     tell,
     turns_of,
 )
@@ -27,6 +28,6 @@ from bioplaus_lite.runs.results import mean_and_interval, reached, tidy
 __all__ = [
     "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
     "build_rule", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached", "read_catalogue",
-    "save_run", "scheduler_from", "tell", "tidy",
+    "save_run", "scheduler_from", "split_of", "tell", "tidy",
     "turns_of",
 ]  # fmt: skip
