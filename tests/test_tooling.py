@@ -389,6 +389,12 @@ def test_every_requirement_has_one_exact_version_and_covers_what_the_package_and
     assert seen <= known, sorted(seen - known)
 
 
+def test_a_model_knows_no_rule():
+    for path in (ROOT / "bioplaus_lite/models").rglob("*.py"):
+        found = re.findall(r"^\s*(?:from|import) bioplaus_lite\.(\w+)", path.read_text("utf-8"), re.MULTILINE)
+        assert set(found) <= {"checks", "models", "networks"}, path.name
+
+
 def test_what_the_package_imports_is_what_it_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     asked = {*project["dependencies"], *project["optional-dependencies"]["runs"]}

@@ -103,8 +103,8 @@ class Microcircuits(LearningRule):
     with other rules, while the gradients descend :meth:`objective`.
 
     Args:
-        network: the layers to train, an MLP with activation ``sigmoid``; a :class:`PyramidalNetwork` starts in the
-            range of the model.
+        network: the layers to train, an MLP with activation ``sigmoid``; a
+            :class:`~bioplaus_lite.models.microcircuits.network.PyramidalNetwork` starts in the range of the model.
         lam: mixing factor :math:`\lambda` of somata and interneurons, in (0, 1). In the attenuated, self-predicting
             state it can be as small as one likes. Elsewhere two rates are subtracted that differ by the order of
             :math:`\lambda^L`, which must stay well above the rounding of a rate.
