@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
@@ -202,12 +203,17 @@ def curves(
 def learning_curves(
     histories: Mapping[str, History], metric: str = "accuracy", split: str = "test", ax: Axes | None = None
 ) -> Axes:
-    """One metric of several trainings against the examples seen."""
+    """One metric of several trainings against the examples seen.
+
+    A rule has its own colour and dashes; what goes by another name gets a colour that no rule of the figure has.
+    """
     ax = plt.subplots()[1] if ax is None else ax
+    looks = {name: style_of(name) | {"label": RULES[name].label} for name in histories if name in RULES}
+    taken = {look["color"] for look in looks.values()}
+    spare = itertools.cycle([colour for colour in COLOURS if colour not in taken] or COLOURS)
     for name, history in histories.items():
         x, y = history.curve(metric, split)
-        look = style_of(name) | {"label": RULES[name].label} if name in RULES else {"label": name}
-        ax.plot(x, y, **look)
+        ax.plot(x, y, **(looks.get(name) or {"label": name, "color": next(spare), "linestyle": "-"}))
     unit = {"accuracy": "accuracy (fraction correct)", "loss": "cross-entropy (nats)"}.get(metric, metric)
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")
     ax.legend()

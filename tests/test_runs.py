@@ -27,7 +27,7 @@ from conftest import ROOT
 from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bioplaus_lite import MLP, make_rule
+from bioplaus_lite import MLP, make_rule, plots
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
 from bioplaus_lite.plots import SHORT, bands, families, family_grid, style_of
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, states, tidy
@@ -53,7 +53,7 @@ from bioplaus_lite.runs.records import (
 from bioplaus_lite.runs.runner import run_all
 from bioplaus_lite.runs.states import State, choose, record_of, state_of
 from bioplaus_lite.runs.work import here, on_dask
-from bioplaus_lite.training import fit
+from bioplaus_lite.training import History, fit
 
 SMALL = """
 [small]
@@ -1176,3 +1176,15 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, capsys, monke
     words = cli(tmp_path, "run", "--all", "--scheduler", "tcp://127.0.0.1:9")
     assert main(words) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_curve_of_another_name_has_a_colour_that_no_rule_of_the_figure_has():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    history = History()
+    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
+    ax = plots.learning_curves({"fa": history, "mine": history, "another": history, "backprop": history})
+    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    assert lines["Feedback alignment"] == style_of("fa")["color"]
+    assert lines["Backpropagation"] == style_of("backprop")["color"]
+    assert len(set(lines.values())) == 4
+    plt.close()
