@@ -210,10 +210,12 @@ def learning_curves(
     ax = plt.subplots()[1] if ax is None else ax
     looks = {name: style_of(name) | {"label": RULES[name].label} for name in histories if name in RULES}
     taken = {look["color"] for look in looks.values()}
-    spare = itertools.cycle([colour for colour in COLOURS if colour not in taken] or COLOURS)
+    # As matplotlib would give them: see the cycle in STYLE.
+    free = [{"color": c, "linestyle": d} for c, d in zip(COLOURS, _LINES * 2, strict=True) if c not in taken]
+    spare = itertools.cycle(free)
     for name, history in histories.items():
         x, y = history.curve(metric, split)
-        ax.plot(x, y, **(looks.get(name) or {"label": name, "color": next(spare), "linestyle": "-"}))
+        ax.plot(x, y, **(looks.get(name) or {"label": name} | next(spare)))
     unit = {"accuracy": "accuracy (fraction correct)", "loss": "cross-entropy (nats)"}.get(metric, metric)
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")
     ax.legend()
