@@ -41,7 +41,7 @@ STYLE = {
     "lines.linewidth": 1.8,
 }
 
-#: What the rules are called in figures, by name: from their cards.
+#: What the rules are called in figures, by name, from their cards.
 LABELS = {name: card.label for name, card in RULES.items()}
 
 #: What rules and the runs of the review's experiment are called where there is little room, in the order of the book.

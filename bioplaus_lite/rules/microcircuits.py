@@ -377,7 +377,7 @@ class Microcircuits(LearningRule):
     # ---- What callers ask ----
 
     def assign_without_target(self, x: Tensor) -> Tensor:
-        """Let the circuits learn while the output is left alone, the phase ``quiet``: see :meth:`assign_gradients`.
+        """Let the circuits learn while the output is left alone, the phase ``quiet``: see ``assign_gradients``.
 
         The network's own weights do not learn. Learned lateral weights approach the self-predicting state, and the
         value returned falls to zero.

@@ -104,7 +104,7 @@ class SegregatedCompartments(LearningRule):
 
     Rates of learning come from the optimiser's groups; :meth:`parameter_groups` puts the model's own ``eta`` there,
     one group a layer, so that schedules work. An optimiser that does more than that, with momentum or decay or
-    moments of its own, is refused: there is no place for it between two examples. :meth:`assign_gradients` answers for
+    moments of its own, is refused: there is no place for it between two examples. ``assign_gradients`` answers for
     a batch what the rule would do at weights that stay: the mean over its examples.
 
     Scores are mean voltages of the output somata: in ``forward`` those of the rate limit, the same for every
@@ -332,7 +332,7 @@ class SegregatedCompartments(LearningRule):
         .. math:: \mathcal L = \tfrac1N \sum \tfrac12 \|\varphi^* - \varphi_{max}\sigma(V_L)\|^2
 
         :math:`\varphi^*`, the output rate that the target phase would have, counts as given. The gradient of this by
-        autograd is what backpropagation would compute in the rate limit; :meth:`assign_gradients` holds
+        autograd is what backpropagation would compute in the rate limit; ``assign_gradients`` holds
         ``gain/φ_max`` (hidden) and ``gain/φ_max²`` (output) times as much.
         """
         c = self.constants
