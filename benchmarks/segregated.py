@@ -7,7 +7,7 @@ median of the ratio within a round. A table for people, then one line of JSON.
 
     python benchmarks/segregated.py [--rounds 15] [--examples 600]
 
-Full-length trainings, with their seconds and memory, are recorded by ``benchmarks/segregated_runs.py``.
+Full-length trainings, with their seconds and memory, are those of the catalogue.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import time
 import torch
 
 from bioplaus_lite.data import load
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedCompartments, SegregatedParameters
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 
 SIZES, DEEP = (784, 500, 10), (784, 500, 100, 10)
 DEEP_ETAS = (0.23, 0.23, 0.12)

@@ -11,7 +11,7 @@ __all__ = ["CNN", "MLP", "RULES", "LearningRule", "evaluate", "fit", "load", "ma
 
 
 def __getattr__(name: str) -> object:
-    # Only on first use, so that ``python -m bioplaus_lite.data`` runs a module that is not yet imported.
+    # Only on first use: a rule needs no data, and no client that could fetch some.
     if name == "load":
         from bioplaus_lite.data import load
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ __all__ = [
     "whole", "wholes",
 ]  # fmt: skip
 
-T = TypeVar("T")
 LARGEST_SEED = 2**63 - 1
 _LOOKED_AT = ContextVar("looked_at", default=False)
 
@@ -85,7 +84,7 @@ def seed(name: str, value: Any) -> int:
     return whole(name, value, 0, LARGEST_SEED)
 
 
-def one_of(name: str, value: T, allowed: Iterable[Any]) -> T:
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> Any:
     """``value``, if it is one of the names ``allowed``."""
     allowed = list(allowed)
     if not isinstance(value, str) or value not in allowed:

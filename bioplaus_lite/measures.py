@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -155,6 +155,7 @@ class Probe:
 
 
 Answer = Mapping[int, float | None]
+Asks = TypeVar("Asks", bound=Callable[[Probe], Answer])
 
 
 @dataclass(frozen=True)
@@ -166,12 +167,14 @@ class Measure:
         ask: the question; layers that are not in the answer have none.
         unit: of the answer.
         version: changes when the same rule would answer otherwise.
+        always: whether every training records it; the others are named in its settings.
     """
 
     name: str
     ask: Callable[[Probe], Answer]
     unit: str
     version: int = 1
+    always: bool = True
 
     def __call__(self, probe: Probe) -> dict[str, float | None]:
         """``{name_l: answer}``."""
@@ -182,49 +185,132 @@ class Measure:
 MEASURES: dict[str, Measure] = {}
 
 
-def measure(name: str, *, unit: str, version: int = 1) -> Callable[[Callable[[Probe], Answer]], Callable]:
+def measure(name: str, *, unit: str, version: int = 1, always: bool = False) -> Callable[[Asks], Asks]:
     """Give a question a name under which trainings record it: a decorator of ``ask(probe) -> {layer: value}``.
 
     Raises:
         ValueError: the name is taken.
     """
 
-    def put(ask: Callable[[Probe], Answer]) -> Callable[[Probe], Answer]:
+    def put(ask: Asks) -> Asks:
         taken = MEASURES.get(name)
         if taken and (taken.ask.__module__, taken.ask.__qualname__) != (ask.__module__, ask.__qualname__):
             raise ValueError(f"the measure {name!r} is taken by {taken.ask.__module__}.{taken.ask.__qualname__}")
-        MEASURES[name] = Measure(name, ask, unit, version)
+        MEASURES[name] = Measure(name, ask, unit, version, always)
         return ask
 
     return put
 
 
-@measure("update_angle", unit="degrees")
-def _update_angle(probe: Probe) -> Answer:
+@measure("update_angle", unit="degrees", always=True)
+def _update_angle(probe: Probe) -> dict[int, float]:
     true = true_gradients(probe.rule, probe.x, probe.y)
     return {layer: angle(own, true[layer]) for layer, own in probe.gradients.items()}
 
 
-@measure("snr", unit="ratio")
+@measure("snr", unit="ratio", always=True)
 def _snr(probe: Probe) -> Answer:
     return _signal_to_noise(probe.part_gradients)
 
 
-@measure("gradient_noise", unit="ratio")
+@measure("gradient_noise", unit="ratio", always=True)
 def _gradient_noise(probe: Probe) -> Answer:
     return _changes(probe.part_gradients)
 
 
-@measure("error_angle", unit="degrees")
+@measure("error_angle", unit="degrees", always=True)
 def _error_angle(probe: Probe) -> Answer:
     """Below the output, where a rule has a choice; ``None`` if it cannot say what its errors are."""
     own, true = probe.errors, probe.backprop_errors
-    return {l: _mean_angle(own[l], true[l]) if l in own else None for l in range(1, probe.rule.network.depth)}
+    return {l: _mean_angle(own[l], true[l]) if l in own else None for l in _hidden(probe)}
 
 
-@measure("inverse_angle", unit="degrees")
+@measure("inverse_angle", unit="degrees", always=True)
 def _inverse_angle(probe: Probe) -> Answer:
     return _inverse_angles(probe)
+
+
+def _hidden(probe: Probe) -> range:
+    return range(1, probe.rule.network.depth)
+
+
+@measure("weight_size", unit="norm")
+def _weight_size(probe: Probe) -> Answer:
+    """Frobenius norm of the weights themselves."""
+    return {layer: probe.rule.network.weight(layer).detach().norm().item() for layer in _layers(probe.rule)}
+
+
+@measure("feedback_angle", unit="degrees")
+def _feedback_angle(probe: Probe) -> Answer:
+    """Between the forward weights and the feedback that answers them, layers 2 … L; ``None`` of what sends nothing."""
+    rule, found = probe.rule, {}
+    for layer in range(2, rule.network.depth + 1):
+        try:
+            w, b = path_feedback(rule, layer)
+        except NotImplementedError:
+            return dict.fromkeys(range(2, rule.network.depth + 1))
+        found[layer] = angle(w, b.transpose(0, 1)) if w.shape == b.transpose(0, 1).shape else None
+    return found
+
+
+@measure("dimension", unit="directions")
+def _dimension(probe: Probe) -> Answer:
+    """In how many directions the activities of each hidden layer vary: see :func:`participation_ratio`."""
+    h = _activities(probe.rule, probe.x)
+    return {layer: participation_ratio(h[layer].flatten(1)) for layer in _hidden(probe)}
+
+
+@measure("saturated", unit="share")
+def _saturated(probe: Probe) -> Answer:
+    """Share of the activities of each hidden layer at which the slope is below a tenth of the largest there."""
+    h = _activities(probe.rule, probe.x)
+    slopes = {layer: probe.rule.network.slope(layer, h[layer]) for layer in _hidden(probe)}
+    return {layer: (s < 0.1 * s.max()).double().mean().item() for layer, s in slopes.items()}
+
+
+@measure("target_step", unit="ratio")
+def _target_step(probe: Probe) -> Answer:
+    """See :func:`target_steps`."""
+    known = "target" in probe.rule.signals(*probe.few)
+    return target_steps(probe.rule, *probe.few) if known else dict.fromkeys(_hidden(probe))
+
+
+@measure("gauss_newton_angle", unit="degrees")
+def _gauss_newton_angle(probe: Probe) -> Answer:
+    """See :func:`gauss_newton_angles`; with a damping of 0.01, on the first twenty examples."""
+    first = tuple(part[:20] for part in probe.few)
+    known = "target" in probe.rule.signals(*first)
+    return gauss_newton_angles(probe.rule, *first, damping=0.01) if known else dict.fromkeys(_hidden(probe))
+
+
+@measure("missed", unit="share")
+def _missed(probe: Probe) -> Answer:
+    """What each inverse misses of the activity below, squared, as a share of its variance."""
+    if (reconstruction := getattr(probe.rule, "reconstruction", None)) is None:
+        return dict.fromkeys(range(2, probe.rule.network.depth + 1))
+    h = _activities(probe.rule, probe.x)
+    lost = reconstruction(probe.x, noise=0)
+    return {
+        layer: miss / (h[layer - 1] - h[layer - 1].mean(0)).square().sum(1).mean().item()
+        for layer, miss in lost.items()
+    }
+
+
+@measure("same_spikes_angle", unit="degrees")
+def _same_spikes_angle(probe: Probe) -> Answer:
+    """See :func:`same_spikes_angles`."""
+    known = hasattr(probe.rule, "traces")
+    return same_spikes_angles(probe.rule, *probe.few) if known else dict.fromkeys(_hidden(probe))
+
+
+@measure("jacobian_condition", unit="eigenvalue")
+def _jacobian_condition(probe: Probe) -> Answer:
+    """Of segregated compartments, for the last hidden layer, from the rate limit's scores; below 1 the theory holds."""
+    if (condition := getattr(probe.rule, "jacobian_condition", None)) is None:
+        return dict.fromkeys(_hidden(probe))
+    top = probe.rule.network.depth - 1
+    with frozen(probe.rule), torch.no_grad():
+        return {top: condition(probe.rule(probe.few[0]))} if top else {}
 
 
 def _mean_angle(u: Tensor, v: Tensor) -> float:

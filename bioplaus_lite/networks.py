@@ -77,10 +77,16 @@ class Reshape:
     shape: tuple[int, ...]
 
     def read(self, h: Tensor) -> Tensor:
+        """What the next layer sees of ``h``."""
         return h.reshape(-1, *self.shape)
 
-    def back(self, signal: Tensor, h: Tensor) -> Tensor:
-        return signal.reshape(h.shape)
+    def seen(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape of what it sees of an activity of this shape."""
+        return (shape[0], *self.shape)
+
+    def back(self, signal: Tensor, shape: Sequence[int], h: Tensor | None) -> Tensor:
+        """A signal at what was seen, as it arrives at the activity ``h`` of this shape; only max pooling reads it."""
+        return signal.reshape(*shape)
 
 
 @dataclass(frozen=True)
@@ -90,23 +96,33 @@ class Flatten:
     def read(self, h: Tensor) -> Tensor:
         return h.flatten(1)
 
-    def back(self, signal: Tensor, h: Tensor) -> Tensor:
-        return signal.reshape(h.shape)
+    def seen(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return shape[0], math.prod(shape[1:])
+
+    def back(self, signal: Tensor, shape: Sequence[int], h: Tensor | None) -> Tensor:
+        return signal.reshape(*shape)
 
 
 @dataclass(frozen=True)
-class MaxPool:
-    """The largest value of each window, maps ``(batch, channels, height, width)``."""
-
+class _Pool:
     kernel: int
     stride: int
     padding: int = 0
 
+    def seen(self, shape: Sequence[int]) -> tuple[int, ...]:
+        return (*shape[:2], *((n + 2 * self.padding - self.kernel) // self.stride + 1 for n in shape[2:]))
+
+
+@dataclass(frozen=True)
+class MaxPool(_Pool):
+    """The largest value of each window, maps ``(batch, channels, height, width)``."""
+
     def read(self, h: Tensor) -> Tensor:
         return F.max_pool2d(h, self.kernel, self.stride, self.padding)
 
-    def back(self, signal: Tensor, h: Tensor) -> Tensor:
+    def back(self, signal: Tensor, shape: Sequence[int], h: Tensor | None) -> Tensor:
         """Only the unit that won its window was read, so only it receives the signal; a sum, if it won several."""
+        assert h is not None  # this one reads it
         _, places = F.max_pool2d(h, self.kernel, self.stride, self.padding, return_indices=True)
         if self.stride >= self.kernel:  # windows do not overlap
             kernel, stride, padding = ((n, n) for n in (self.kernel, self.stride, self.padding))
@@ -116,28 +132,20 @@ class MaxPool:
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class AvgPool(_Pool):
     """The mean of each window, maps ``(batch, channels, height, width)``."""
-
-    kernel: int
-    stride: int
-    padding: int = 0
 
     def read(self, h: Tensor) -> Tensor:
         return F.avg_pool2d(h, self.kernel, self.stride, self.padding)
 
-    def back(self, signal: Tensor, h: Tensor) -> Tensor:
+    def back(self, signal: Tensor, shape: Sequence[int], h: Tensor | None) -> Tensor:
         """Every unit was read by its window's share, and receives that share of the signal."""
-        channels = h.shape[1]
-        share = signal.new_full((channels, 1, self.kernel, self.kernel), 1 / self.kernel**2)
-        size = [(n - 1) * self.stride - 2 * self.padding + self.kernel for n in signal.shape[-2:]]
-        rest = [full - n for full, n in zip(h.shape[-2:], size, strict=True)]  # rows that no window reaches
-        return F.conv_transpose2d(
-            signal, share, stride=self.stride, padding=self.padding, output_padding=rest, groups=channels
-        ) if max(rest) < self.stride else F.pad(
-            F.conv_transpose2d(signal, share, stride=self.stride, padding=self.padding, groups=channels),
-            (0, rest[1], 0, rest[0]),
-        )  # fmt: skip
+        share = signal.new_full((shape[1], 1, self.kernel, self.kernel), 1 / self.kernel**2)
+        padded = F.conv_transpose2d(signal, share, stride=self.stride, groups=shape[1])
+        # No window may reach the last rows and columns; the border that was added is cut off.
+        missing = [n + 2 * self.padding - reached for n, reached in zip(shape[-2:], padded.shape[-2:], strict=True)]
+        rows, columns = (slice(self.padding, self.padding + n) for n in shape[-2:])
+        return F.pad(padded, (0, missing[1], 0, missing[0]))[..., rows, columns]
 
 
 Read = Reshape | Flatten | MaxPool | AvgPool
@@ -198,7 +206,7 @@ class Conv:
         """Write ``Σ_batch,places post``, one number a channel, to ``out``."""
         torch.sum(post, (0, 2, 3), out=out)
 
-    def back(self, signal: Tensor, feedback: Tensor, size: torch.Size | None = None) -> Tensor:
+    def back(self, signal: Tensor, feedback: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Carry maps down through ``feedback``, ``(in, out, height, width)``, to maps of ``size`` (height, width)."""
         weight = feedback.transpose(0, 1)
         rest: tuple[int, ...] = (0, 0)
@@ -243,17 +251,21 @@ class Layer:
 
     def back(self, signal: Tensor, feedback: Tensor, below: Tensor) -> Tensor:
         """A signal at the units of this layer as it arrives at those ``below``, through ``feedback``."""
-        if not self.reads:
+        if not self.reads and isinstance(self.connection, Dense):
             return self.connection.back(signal, feedback)
-        seen = [below]
+        # Only max pooling looks at values; of all else the shapes are enough, and cost nothing.
+        shapes = [tuple(below.shape)]
         for reading in self.reads:
-            seen.append(reading.read(seen[-1]))
-        if isinstance(self.connection, Conv):
-            signal = self.connection.back(signal, feedback, seen[-1].shape[-2:])
-        else:
-            signal = self.connection.back(signal, feedback)
-        for reading, h in zip(reversed(self.reads), reversed(seen[:-1]), strict=True):
-            signal = reading.back(signal, h)
+            shapes.append(reading.seen(shapes[-1]))
+        size = (shapes[-1][-2:],) if isinstance(self.connection, Conv) else ()
+        signal = self.connection.back(signal, feedback, *size)
+        for i in reversed(range(len(self.reads))):
+            h = None
+            if isinstance(self.reads[i], MaxPool):
+                h = below
+                for reading in self.reads[:i]:
+                    h = reading.read(h)
+            signal = self.reads[i].back(signal, shapes[i], h)
         return signal
 
 

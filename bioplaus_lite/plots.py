@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,7 +42,7 @@ STYLE = {
     "lines.linewidth": 1.8,
 }
 
-#: What the rules are called in figures, by name: from their cards.
+#: What the rules are called in figures, by name, from their cards.
 LABELS = {name: card.label for name, card in RULES.items()}
 
 #: What rules and the runs of the review's experiment are called where there is little room, in the order of the book.
@@ -203,11 +204,19 @@ def curves(
 def learning_curves(
     histories: Mapping[str, History], metric: str = "accuracy", split: str = "test", ax: Axes | None = None
 ) -> Axes:
-    """One metric of several trainings against the examples seen."""
+    """One metric of several trainings against the examples seen.
+
+    A rule has its own colour and dashes; what goes by another name gets a colour that no rule of the figure has.
+    """
     ax = plt.subplots()[1] if ax is None else ax
+    looks = {name: style_of(name) | {"label": RULES[name].label} for name in histories if name in RULES}
+    taken = {look["color"] for look in looks.values()}
+    # As matplotlib would give them: see the cycle in STYLE.
+    free = [{"color": c, "linestyle": d} for c, d in zip(COLOURS, _LINES * 2, strict=True) if c not in taken]
+    spare = itertools.cycle(free)
     for name, history in histories.items():
         x, y = history.curve(metric, split)
-        look: dict[str, Any] = style_of(name) | {"label": RULES[name].label} if name in RULES else {"label": name}
+        look: dict[str, Any] = looks.get(name) or {"label": name} | next(spare)
         ax.plot(x, y, **look)
     unit = {"accuracy": "accuracy (fraction correct)", "loss": "cross-entropy (nats)"}.get(metric, metric)
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")

@@ -11,8 +11,9 @@ from __future__ import annotations
 import sys
 import zipfile
 
-from bioplaus_lite._decoding import Arrays, Expected, digest, write_npz
-from bioplaus_lite.data import SETS, SHIPPED, load_arrays, stratified_indices
+from bioplaus_lite.data import SETS, load_arrays, stratified_indices
+from bioplaus_lite.data.formats import Arrays, Expected, digest, write_npz
+from bioplaus_lite.data.sets import SHIPPED
 
 SEED = 2019
 

@@ -276,8 +276,8 @@ def test_search_does_not_bury_the_chapters_under_recorded_trainings(visit: Visit
 # --- every page, by http --------------------------------------------------------------------------------------
 
 
-# axe takes most of its time for tens of thousands of nodes that are all alike: words of code, parts of signatures and of
-# equations. Of those with the same classes, parents and colours one is looked at; what has a role, a link or an
+# axe takes most of its time for tens of thousands of nodes that are all alike: words of code, parts of signatures
+# and of equations. Of those with the same classes, parents and colours one is looked at; what has a role, a link or an
 # attribute of its own stays. The inside of an equation is MathJax's: five of a page stand for all.
 LEAVE_ONE_OF_A_KIND = """() => {
     const seen = new Set();

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from bioplaus_lite.costs import Cost, _Traffic, step_cost
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.networks import CNN, MLP
 from bioplaus_lite.rules import make_rule
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedParameters
 
 
 @pytest.fixture

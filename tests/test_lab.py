@@ -31,7 +31,8 @@ player""",
 ]
 PHASES = [
     """import torch
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedCompartments
+from bioplaus_lite.models.segregated import RateNetwork
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 from bioplaus_lite.widgets import PhaseStepper
 x = torch.rand(6, 64, generator=torch.Generator().manual_seed(0))
 rules = {name: SegregatedCompartments(RateNetwork((64, 30, 4)), seed=i) for i, name in enumerate(("one", "other"))}

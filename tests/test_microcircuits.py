@@ -20,11 +20,8 @@ from bioplaus_lite.measures import (
     update_angles,
     weight_angles,
 )
-from bioplaus_lite.networks import CNN, MLP
-from bioplaus_lite.rules.feedback_alignment import FeedbackAlignment
-from bioplaus_lite.rules.microcircuits import (
+from bioplaus_lite.models.microcircuits import (
     MicrocircuitParameters,
-    Microcircuits,
     PyramidalNetwork,
     Simulation,
     compartments,
@@ -33,8 +30,10 @@ from bioplaus_lite.rules.microcircuits import (
     step,
     teacher_regression,
 )
-from bioplaus_lite.rules.microcircuits.dynamics import REGRESSION, Weights
-from bioplaus_lite.rules.microcircuits.rule import rate_change
+from bioplaus_lite.models.microcircuits.dynamics import REGRESSION, Weights
+from bioplaus_lite.networks import CNN, MLP
+from bioplaus_lite.rules.feedback_alignment import FeedbackAlignment
+from bioplaus_lite.rules.microcircuits import Microcircuits, rate_change
 from bioplaus_lite.training import fit
 
 F32, F64 = torch.float32, torch.float64

@@ -12,7 +12,8 @@ import test_widgets
 import torch
 import traitlets
 
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedCompartments, SegregatedParameters, Simulation
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters, Simulation
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 from bioplaus_lite.widgets import PhaseStepper
 
 show, step_of, words, state_of = test_widgets.show, test_widgets.step_of, test_widgets.words, test_widgets.state_of

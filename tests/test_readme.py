@@ -32,5 +32,5 @@ def test_commands_exist_in_the_makefile():
 def test_rules_listed_are_the_rules_there_are():
     from bioplaus_lite import RULES
 
-    listed = README.split("The rules there are:")[1].split("##")[0]
+    listed = README.split("The rules there are:")[1].split("\n\n")[0]
     assert set(re.findall(r"`([a-z_]+)`", listed)) == set(RULES)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,13 +27,15 @@ from conftest import ROOT
 from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bioplaus_lite import MLP, make_rule
+from bioplaus_lite import MLP, make_rule, plots
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
 from bioplaus_lite.plots import SHORT, bands, families, family_grid, style_of
-from bioplaus_lite.runs import mean_and_interval, reached, records, runner, tidy
+from bioplaus_lite.runs import mean_and_interval, reached, records, runner, states, tidy
+from bioplaus_lite.runs import work as working
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file
+from bioplaus_lite.runs.folders import Folders, StoreError
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
 from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import (
@@ -47,18 +50,10 @@ from bioplaus_lite.runs.records import (
     recorded,
     save_run,
 )
-from bioplaus_lite.runs.runner import (
-    Folders,
-    State,
-    StoreError,
-    choose,
-    here,
-    on_dask,
-    record_of,
-    run_all,
-    state_of,
-)
-from bioplaus_lite.training import fit
+from bioplaus_lite.runs.runner import run_all
+from bioplaus_lite.runs.states import State, choose, record_of, state_of
+from bioplaus_lite.runs.work import here, on_dask
+from bioplaus_lite.training import History, fit
 
 SMALL = """
 [small]
@@ -123,10 +118,21 @@ SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", va
         ("epochs = 2", "epochs = true", r"epochs must be a whole number ≥ 1, not True"),
         ("epochs = 2", "", "epochs must be given"),
         ("epochs = 2", "epochs = 2\nbatch_size = 1.5", "batch_size must be a whole number ≥ 1, not 1.5"),
+        ("lr = 0.1", "lr = nan", "optimizer SGD: lr must be finite, not nan"),
+        ("lr = 0.1", "lr = true", "optimizer SGD: lr must be at least 0 and finite, not True"),
+        ("lr = 0.1", 'lr = 0.1, momentum = "x"', "optimizer SGD: momentum must be at least 0 and finite, not 'x'"),
+        ('"SGD", lr = 0.1', '"Adam", lr = 0.1, betas = [0.9]', "optimizer Adam does not take"),
+        ("epochs = 2", 'epochs = 2\nschedule = {name = "StepLR", step_size = 0}', "step_size must be a positive"),
+        ("epochs = 2", 'epochs = 2\nschedule = {name = "StepLR"}', "is not possible: .*step_size"),
+        ("epochs = 2", 'epochs = 2\nschedule = {name = "ExponentialLR", gamma = nan}', "gamma must be positive"),
+        ("epochs = 2", 'epochs = 2\nmeasures = ["beauty"]', "unknown measure 'beauty'; choose one of update_angle"),
+        ("epochs = 2", "epochs = 2\nmeasures = 3", "measures must be a list of names, not 3"),
+        ("hidden = [10]", "hidden = [10, 1000000000]", r"1000000000\] makes 20,000,000,010 weights; at most"),
+        ("hidden = [10]", "hidden = [10.0]", "every entry of hidden must be a positive whole number, not 10.0"),
         ("epochs = 2", "epochs = 2\nturns = true", "turns: FeedbackAlignment has no phases that take turns, only all"),
-        ("size = 500", "size = 10000", r"validation\.size must be a whole number from 1 to 9999, not 10000"),
+        ("size = 500", "size = 10000", r"validation\.size must be a whole number from 0 to 9999, not 10000"),
         ("seeds = [0, 1]", "seeds = [0, 0]", r"'seeds' must be a list of different values, not \[0, 0\]"),
-        ("seeds = [0, 1]", "seeds = [-1]", "seed must be a whole number ≥ 0, not -1"),
+        ("seeds = [0, 1]", "seeds = [-1]", "seed must be a whole number from 0 to 9223372036854775807, not -1"),
         ("seeds = [0, 1]", "", "'seeds' must be a list"),
         ('"mnist"', '"mnits"', "unknown dataset 'mnits'; choose one of mnist, fashion, cifar10"),
         ('"shipped"', '"whole"', "unknown subset 'whole'; choose one of shipped, full"),
@@ -138,12 +144,12 @@ SEARCH = (LR, ""), (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", va
         ("hidden = [10]", "seed = 3", "the seed of the weights is the seed of the run"),
         ("hidden = [10]", 'dtype = "int8"', "unknown dtype 'int8'; choose one of float32, float64"),
         ('"SGD"', '"Adm"', "unknown optimizer 'Adm'; choose one of SGD, RMSprop, Adam, AdamW"),
-        (LR, ", lr = -1.0", "learning rate: -1.0"),
+        (LR, ", lr = -1.0", "lr must be at least 0 and finite, not -1.0"),
         (LR, "", "no learning rate 'lr' for the group 'forward'"),
         (LR, ", lr = 0.1, momentun = 1", "optimizer SGD: unknown option 'momentun'; allowed are lr, momentum"),
         (LR, ", forward = {lr = 0.1}, back = {lr = 1.0}", "unknown parameter group 'back'; choose one of forward"),
         (RULE, 'fa = {rule = "tp", options = {alpha = -1}}', r"small\.runs\.fa: .*alpha must be positive|hidden"),
-        (RULE, 'fa = {rule = "fa", options = {noise = 1}}', "rule fa: unknown option 'noise'; allowed are none"),
+        (RULE, 'fa = {rule = "fa", options = {noise = 1}}', "rule fa: unknown option 'noise'; allowed are scale"),
         (RULE, 'fa = {rule = "fa", schedule = {name = "Step"}}', "unknown schedule 'Step'; choose one of StepLR"),
         (RULE, 'fa = {rule = "fa", search = {values = [1]}}', "search must be a table of key, values, seeds, epochs"),
         (RULE, 'fa = {rule = "fa", search = {key = "optimizer.lr", values = [1.0, 2.0]}}', "nothing to search"),
@@ -682,9 +688,9 @@ def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, f
     assert do(more, folders, keep_old=True, errors={3.0: 0.4})[0] == ["small-mnist-fa-lr3p0-s0"]
     after = record_of(first, folders)
     assert after == before | {"chosen": {"key": "optimizer.lr", "value": 1.0, "of": [1.0, 2.0, 3.0]}}
-    assert not runner.pending(more.values(), folders)
-    assert runner.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
-    assert len(runner.orphans([], folders)) == 6
+    assert not states.pending(more.values(), folders)
+    assert states.orphans(more.values(), folders) == ["small-mnist-fa-lr0p1-s0"]
+    assert len(states.orphans([], folders)) == 6
     drop(first.trials[2], folders)
     assert do(more, folders, errors={3.0: 0.1})[0] == ["small-mnist-fa-lr3p0-s0", *more]  # now another rate is best
 
@@ -744,7 +750,7 @@ def test_a_trial_says_its_validation_error_and_a_run_that_diverged_says_so(catal
 
 
 def test_whatever_happens_to_a_run_here_the_others_go_on(catalogue, folders: Folders, monkeypatch):
-    monkeypatch.setattr(runner, "execute", lambda *given, **more: 1 / 0)
+    monkeypatch.setattr(working, "execute", lambda *given, **more: 1 / 0)
     runs = list(catalogue().runs.values())
     with folders.ours():
         ended = run_all(runs, folders, here(folders, 1), say=lambda line: None)
@@ -757,10 +763,11 @@ def test_a_worker_with_other_code_is_refused(monkeypatch):
 
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(distributed, "get_worker", Worker)
-    monkeypatch.setattr(runner, "execute", lambda *given, **more: "done")
-    assert runner._task("r", {}, "T", None, 1, package_digest()) == "done" == runner._task("r", {}, "T", None, 1, None)
+    monkeypatch.setattr(working, "execute", lambda *given, **more: "done")
+    for code in (package_digest(), None):
+        assert working._task("r", {}, "T", None, 1, code) == "done"
     with pytest.raises(RunError, match="the package of the worker tcp://far is not the runner's"):
-        runner._task("r", {}, "T", None, 1, "0" * 16)
+        working._task("r", {}, "T", None, 1, "0" * 16)
 
 
 def test_a_setting_that_behaves_otherwise_sets_its_seeds_apart(catalogue, folders: Folders, monkeypatch):
@@ -817,7 +824,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
 
 
 def test_a_disk_with_no_room_is_noticed_before_anything_is_computed(folders: Folders, monkeypatch):
-    monkeypatch.setattr(runner.shutil, "disk_usage", lambda folder: runner.shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     with pytest.raises(StoreError, match=r"has 0\.0 MB left on its disk; at least 20 are needed"), folders.ours():
         pass
 
@@ -941,7 +948,7 @@ def test_what_the_book_has_on_record_is_whole():
     on_record, shown = recorded(), []
     for path in shown_notebooks():
         assert recorded_problems(path, nbformat.read(path, as_version=nbformat.NO_CONVERT)) == [], path.name
-        assert runner._checksum(path.read_text("utf-8")) == on_record[path.stem]["notebook"], path.name
+        assert states.checksum(path.read_text("utf-8")) == on_record[path.stem]["notebook"], path.name
         shown.append(on_record[path.stem]["group"])
     assert sorted(shown) == sorted(read_catalogue().groups)
     for name, saved in on_record.items():
@@ -952,7 +959,7 @@ def test_what_the_book_has_on_record_is_whole():
         assert list(read_lines(path).records) == sorted(read_lines(path).records)
     runs, folders = read_catalogue().runs.values(), Folders()
     assert {state_of(choose(run, folders), folders).name for run in runs} == {"done"}
-    assert runner.orphans(runs, folders) == [], "no longer in the catalogue"
+    assert states.orphans(runs, folders) == [], "no longer in the catalogue"
     assert len(load_runs("seg")) >= 11
 
 
@@ -1169,3 +1176,15 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, capsys, monke
     words = cli(tmp_path, "run", "--all", "--scheduler", "tcp://127.0.0.1:9")
     assert main(words) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
+
+
+def test_a_curve_of_another_name_has_a_colour_that_no_rule_of_the_figure_has():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    history = History()
+    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
+    ax = plots.learning_curves({"fa": history, "mine": history, "another": history, "backprop": history})
+    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    assert lines["Feedback alignment"] == style_of("fa")["color"]
+    assert lines["Backpropagation"] == style_of("backprop")["color"]
+    assert len(set(lines.values())) == 4
+    plt.close()

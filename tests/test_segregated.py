@@ -4,6 +4,9 @@ readable simulation pins the compiled engines, spike for spike."""
 import copy
 import io
 import resource
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,16 +15,11 @@ from scipy import stats
 
 from bioplaus_lite.data import load
 from bioplaus_lite.measures import angle, error_angles, gradients, same_spikes_angles, true_gradients, update_angles
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters, Simulation, rate_update
+from bioplaus_lite.models.segregated.compiled import compiler
+from bioplaus_lite.models.segregated.rate import initial_range
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules.segregated import (
-    RateNetwork,
-    SegregatedCompartments,
-    SegregatedParameters,
-    Simulation,
-    jacobian_condition,
-    rate_update,
-)
-from bioplaus_lite.rules.segregated.rate import initial_range
+from bioplaus_lite.rules.segregated import SegregatedCompartments, jacobian_condition
 from bioplaus_lite.training import evaluate, fit
 
 SIZES = [(12, 4), (12, 9, 4), (12, 9, 20, 4)]
@@ -367,21 +365,21 @@ def test_spike_counts_are_poisson():
 
 
 def test_candidates_are_uniform_and_their_logits_logistic():
-    from bioplaus_lite.rules.segregated import kernels
+    from bioplaus_lite.models.segregated.compiled import draws
 
     n = 200_000
     who, low, logit = np.empty(n, np.int32), np.empty(n, np.uint32), np.empty(n, np.float32)
-    kernels._fill(np.uint64(7), np.uint64(11), 500, who, low)
+    draws.fill_uniform(np.uint64(7), np.uint64(11), 500, who, low)
     exact = np.log((low + 0.5) / (2.0**32 - low - 0.5))
-    kernels._logits(low, logit)
+    draws.to_logits(low, logit)
     np.testing.assert_allclose(logit, exact, atol=3e-6)
     assert stats.kstest(logit[:50_000], "logistic").pvalue > 1e-3
     assert stats.chisquare(np.bincount(who, minlength=500)).pvalue > 1e-3
     assert abs(np.corrcoef(who, exact)[0, 1]) < 4 / np.sqrt(n)
     table, until = np.zeros(400, np.uint32), np.zeros(100_001, np.int32)
     for mean in (0.8, 28.0, 100.0):
-        first, length = kernels.poisson_table(mean, table)
-        kernels._counts(np.uint64(3), np.uint64(0), first, table, length, until)
+        first, length = draws.poisson_table(mean, table)
+        draws.draw_counts(np.uint64(3), np.uint64(0), first, table, length, until)
         counts, law = np.diff(until), stats.poisson(mean)
         bins = np.unique(law.ppf(np.linspace(0.05, 0.95, 10)))
         found = np.bincount(np.searchsorted(bins, counts), minlength=len(bins) + 1)
@@ -389,13 +387,23 @@ def test_candidates_are_uniform_and_their_logits_logistic():
         assert stats.chisquare(found, shares * len(counts)).pvalue > 1e-3
 
 
-def test_sigmoid_of_the_kernels_is_exact():
-    from bioplaus_lite.rules.segregated import kernels
+def test_sigmoid_of_the_compiled_loops_is_exact():
+    from bioplaus_lite.models.segregated.compiled.arithmetic import sigmoid
 
     v = np.concatenate([np.linspace(-40, 40, 4001), [-1e6, 1e6, -800, 800]])
     out = np.empty_like(v)
-    kernels._sigmoid(v, out)
+    sigmoid(v, out)
     np.testing.assert_allclose(out, stats.logistic.cdf(v), rtol=4e-15, atol=1e-300)
+
+
+def test_a_change_in_a_called_file_is_compiled_anew(tmp_path):
+    shutil.copy(compiler.__file__, tmp_path / "compiler.py")
+    called, caller = tmp_path / "called.py", tmp_path / "caller.py"
+    caller.write_text("from called import term\nfrom compiler import jit\n\n@jit\ndef twice():\n    return 2*term()\n")
+    for term in (3, 5):
+        called.write_text(f"from compiler import jit\n\n@jit\ndef term():\n    return {term}\n")
+        show = [sys.executable, "-c", "import caller; print(caller.twice())"]
+        assert subprocess.check_output(show, cwd=tmp_path, text=True) == f"{2 * term}\n"
 
 
 def test_seeds_decide_everything_and_threads_nothing():

@@ -278,11 +278,11 @@ def test_the_runner_reads_the_table_of_contents_and_leaves_the_trainings(tmp_pat
 
 
 def test_the_cache_key_follows_package_data_and_versions_but_not_downloads(tmp_path: Path):
-    for name in ("bioplaus_lite/widgets/player.js", "data/mnist.npz", "requirements.txt", "data/cache/big.npz"):
+    for name in ("bioplaus_lite/widgets/js/player.js", "data/mnist.npz", "requirements.txt", "data/cache/big.npz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("1")
     keys = [source_digest(tmp_path)]
-    for name in ("bioplaus_lite/widgets/player.js", "data/mnist.npz", "requirements.txt"):
+    for name in ("bioplaus_lite/widgets/js/player.js", "data/mnist.npz", "requirements.txt"):
         (tmp_path / name).write_text("2")
         keys.append(source_digest(tmp_path))
     (tmp_path / "bioplaus_lite/new.py").touch()
@@ -395,6 +395,12 @@ def test_every_requirement_has_one_exact_version_and_covers_what_the_package_and
         needs = (Requirement(line) for line in importlib.metadata.requires(name) or [])
         open_ |= {canonicalize_name(n.name) for n in needs if not n.marker or n.marker.evaluate({"extra": ""})} - seen
     assert seen <= known, sorted(seen - known)
+
+
+def test_a_model_knows_no_rule():
+    for path in (ROOT / "bioplaus_lite/models").rglob("*.py"):
+        found = re.findall(r"^\s*(?:from|import) bioplaus_lite\.(\w+)", path.read_text("utf-8"), re.MULTILINE)
+        assert set(found) <= {"checks", "models", "networks"}, path.name
 
 
 def test_what_the_package_imports_is_what_it_asks_for():

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 
 from bioplaus_lite import CNN, MLP
 from bioplaus_lite.measures import error_angles
+from bioplaus_lite.models.microcircuits import PyramidalNetwork
 from bioplaus_lite.rules import DifferenceTargetPropagation, Microcircuits, SimplifiedDTP, TargetPropagation
-from bioplaus_lite.rules.microcircuits import PyramidalNetwork
-from bioplaus_lite.walks import backprop_walk, microcircuit_walk, target_walk, training_walk
+from bioplaus_lite.widgets.players.backprop import backprop_walk
+from bioplaus_lite.widgets.players.microcircuits import microcircuit_walk
+from bioplaus_lite.widgets.players.targets import target_walk
+from bioplaus_lite.widgets.players.trainings import training_walk
 
 SIZES = (3, 4, 3, 2)
 X, Y = torch.tensor([[0.9, -0.1, 0.6]], dtype=torch.float64), torch.tensor([1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import math
 import os
@@ -21,7 +22,7 @@ import torch
 import traitlets
 
 from bioplaus_lite.widgets import StepPlayer, bars, diagram, image, lines, scatter, table, vectors
-from bioplaus_lite.widgets.static import static_html
+from bioplaus_lite.widgets.static import module_source, static_html
 
 STEPS = 6
 EPOCHS = list(range(STEPS))
@@ -132,6 +133,20 @@ def test_module_is_one_file_that_asks_for_nothing():
     assert not re.search(r"^\s*import\b", source, re.MULTILINE)
     assert re.findall(r"^export .*", source, re.MULTILINE) == ["export default { render };"]
     assert "http" not in source.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_modules_can_be_joined():
+    """Each file exports what others take from it, and no two files of a widget declare the same name."""
+    folder = Path(inspect.getfile(StepPlayer)).parent / "js"
+    declared = re.compile(r"^(?:export )?(?:function|const|let) (\w+)", re.MULTILINE)
+    for widget in ("player.js", "phases.js"):
+        names = declared.findall(module_source(widget))
+        assert len(set(names)) == len(names) > 50
+    for path in folder.rglob("*.js"):
+        for taken, other in re.findall(r'^import \{([^}]*)\} from "([^"]*)";', path.read_text("utf-8"), re.MULTILINE):
+            source = (path.parent / other).read_text("utf-8")
+            exported = re.findall(r"^export (?:function|const) (\w+)", source, re.MULTILINE)
+            assert set(re.findall(r"\w+", taken)) <= set(exported), f"{path.name} from {other}"
 
 
 def test_css_that_would_end_its_element_is_refused():

@@ -53,9 +53,8 @@ def cross_entropy_and_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
 class Trace(NamedTuple):
     """The passes upward, which do not depend on the answer.
 
-    Attributes:
-        h: ``h_0 … h_L`` of the clean pass, a row an example.
-        more: what else a rule sees on its way up, by name: a noisy pass, a free phase, voltages.
+    ``h``: ``h_0 … h_L`` of the clean pass, a row an example. ``more``: what else a rule sees on its way up, by name: a
+    noisy pass, a free phase, voltages.
     """
 
     h: list[Tensor]
@@ -69,14 +68,13 @@ class Synapse(NamedTuple):
 
     One set of weights may be named more than once; the contributions add.
 
-    Attributes:
-        weight: ``"W2"``, ``"B3"``: the name of a parameter, of the network or of the rule.
-        post: signal at the unit that the synapse reaches, ``(batch, n_post)`` or maps.
-        pre: signal at the unit that it comes from, ``(batch, n_pre)`` or maps.
-        bias: name of the parameter that takes ``Σ_batch post``.
-        decay: added times the weight itself; a number, or one value a unit, ``(n_post, 1)``.
-        total: stands for the sum where it is not worked out as one of outer products: a tensor in the shape of the
-            weights, or the name of the weights whose sum, transposed, it is.
+    - ``weight``: ``"W2"``, ``"B3"``, the name of a parameter, of the network or of the rule.
+    - ``post``: signal at the unit that the synapse reaches, ``(batch, n_post)`` or maps.
+    - ``pre``: signal at the unit that it comes from, ``(batch, n_pre)`` or maps.
+    - ``bias``: name of the parameter that takes ``Σ_batch post``.
+    - ``decay``: added times the weight itself; a number, or one value a unit, ``(n_post, 1)``.
+    - ``total``: stands for the sum where it is not worked out as one of outer products; a tensor in the shape of the
+      weights, or the name of the weights whose sum, transposed, it is.
     """
 
     weight: str
@@ -110,12 +108,12 @@ class LearningRule(nn.Module):
 
     #: The kinds of network that the rule takes.
     takes: ClassVar[type[Network] | tuple[type[Network], ...]] = Network
-    #: What it can do in a step, by name; the first is what it does unless told otherwise, and in evaluation mode.
+    #: What it can do in a step, by name. The first is what it does unless told otherwise, and in evaluation mode.
     phases: ClassVar[tuple[str, ...]] = ("all",)
-    #: Whether it learns from one example after another, with a state that carries over: then :meth:`learn` takes its
-    #: rates from the optimiser's groups, and nothing else.
+    #: Whether it learns from one example after another, with a state that carries over. Then ``learn`` takes its rates
+    #: from the optimiser's groups, and nothing else.
     online: ClassVar[bool] = False
-    #: Whether :meth:`observe` itself refuses an input that is not finite.
+    #: Whether ``observe`` itself refuses an input that is not finite.
     looks_at_input: ClassVar[bool] = False
 
     network: Network
@@ -164,8 +162,8 @@ class LearningRule(nn.Module):
         """Yield what meets at each set of weights that learns.
 
         Args:
-            trace: of :meth:`observe`.
-            error: of :meth:`answer`.
+            trace: of :meth:`~bioplaus_lite.rules.base.LearningRule.observe`.
+            error: of :meth:`~bioplaus_lite.rules.base.LearningRule.answer`.
             y: ``(batch,)``, int64 labels, for passes that depend on the answer.
         """
         raise NotImplementedError(f"{type(self).__name__} must say what its synapses are")
@@ -189,7 +187,7 @@ class LearningRule(nn.Module):
         return layer
 
     def other_answers(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Ways to answer besides :meth:`forward`, by name: functions from inputs to scores. A training records both."""
+        """Ways to answer besides ``forward``, by name: functions from inputs to scores. A training records both."""
         return {}
 
     def counted_step(self, x: Tensor, y: Tensor) -> tuple[float, float] | None:
@@ -217,7 +215,7 @@ class LearningRule(nn.Module):
 
     @property
     def acts(self) -> str:
-        """The phase that counts now: :attr:`phase` in training mode, the first of :attr:`phases` in evaluation."""
+        """The phase that counts now, :attr:`phase` in training mode and the first of :attr:`phases` in evaluation."""
         return self._phase if self.training else self.phases[0]
 
     @torch.no_grad()

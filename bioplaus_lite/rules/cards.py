@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from bioplaus_lite import checks
 from bioplaus_lite.networks import MLP, Network
@@ -98,14 +98,12 @@ class Card:
 #: Every rule's card by its name, in the order of the book.
 RULES: dict[str, Card] = {}
 
-R = TypeVar("R", bound="type[LearningRule]")
-
 
 def register(
     name: str, *, label: str, short: str | None = None, family: str = "own rules", cite: str | tuple[str, ...] = (),
     network: Callable[..., Network] = MLP, look: Look | tuple[str, str] = ("grey", "-"),
     options: Mapping[str, Any] | None = None, also: Mapping[str, Mapping[str, Any]] | None = None,
-) -> Callable[[R], R]:  # fmt: skip
+) -> Callable[[type], Any]:  # fmt: skip
     """Put a rule on file: a decorator of its class. A class may have several names, which differ in options.
 
     Raises:
@@ -114,7 +112,7 @@ def register(
 
     drawn = look if isinstance(look, Look) else Look(*look)
 
-    def put(rule: R) -> R:
+    def put(rule: type[LearningRule]) -> type[LearningRule]:
         taken = RULES.get(name)
         # A notebook cell that is run again makes its class again.
         if taken and (taken.rule.__module__, taken.rule.__qualname__) != (rule.__module__, rule.__qualname__):

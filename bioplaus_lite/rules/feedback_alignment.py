@@ -19,15 +19,16 @@ __all__ = ["DirectFeedbackAlignment", "FeedbackAlignment", "KolenPollack", "Sign
 class _OwnFeedback(Backprop):
     """Backpropagation through feedback weights ``B2 … BL`` of the rule's own, each in the shape of ``W_lᵀ``.
 
-    ``B_l`` is drawn uniform in the range from which ``W_l`` was drawn. In memory it is laid out as ``W_l`` is,
-    so that what combines it with ``W_lᵀ`` element by element reads both in order.
+    ``B_l`` is drawn uniform in ``scale`` times the range from which ``W_l`` was drawn. In memory it is laid out as
+    ``W_l`` is, so that what combines it with ``W_lᵀ`` element by element reads both in order.
     """
 
-    def __init__(self, network: Network, *, seed: int = 1) -> None:
+    def __init__(self, network: Network, *, scale: float = 1.0, seed: int = 1) -> None:
         super().__init__(network)
+        scale = checks.number("scale", scale, above=0)
         self._generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         for layer in range(2, network.depth + 1):
-            drawn = uniform_like(network.weight(layer).detach(), network.half_width(layer), self._generator)
+            drawn = uniform_like(network.weight(layer).detach(), scale * network.half_width(layer), self._generator)
             self._hold(f"B{layer}", drawn.transpose(0, 1))
 
     def _hold(self, name: str, value: Tensor) -> None:
@@ -47,7 +48,11 @@ class FeedbackAlignment(_OwnFeedback):
 
     Args:
         network: the layers to train, MLP or CNN.
-        seed: draws ``B_l``, shape ``(n_{l-1}, n_l)``, uniform in the range of ``W_l``.
+        scale: of ``B_l``, as a multiple of the range of ``W_l``; positive.
+        seed: draws ``B_l``, shape ``(n_{l-1}, n_l)``, uniform in that range.
+
+    Raises:
+        ValueError: ``scale`` or ``seed`` is out of range.
 
     Source: Lillicrap et al. (2016), eq. 3. Chapter: *Feedback alignment and its family*.
     """
@@ -66,24 +71,26 @@ class DirectFeedbackAlignment(LearningRule):
 
     Args:
         network: the layers to train, an MLP.
-        seed: draws ``B_l``, shape ``(n_l, n_L)``, uniform in ±1/√n_L.
+        scale: of ``B_l``, as a multiple of 1/√n_L; positive.
+        seed: draws ``B_l``, shape ``(n_l, n_L)``, uniform in ± ``scale``/√n_L.
 
     Raises:
         TypeError: the network is not an MLP.
-        ValueError: ``seed`` is not one.
+        ValueError: ``scale`` or ``seed`` is out of range.
 
     Source: Nøkland (2016), eq. 7. Chapter: *Feedback alignment and its family*.
     """
 
     takes = MLP
 
-    def __init__(self, network: Network, *, seed: int = 1) -> None:
+    def __init__(self, network: Network, *, scale: float = 1.0, seed: int = 1) -> None:
         super().__init__(network)
+        scale = checks.number("scale", scale, above=0)
         generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         n_out = network.sizes[-1]
         for layer in range(1, network.depth):
             like = network.weight(1).detach().new_empty(network.sizes[layer], n_out)
-            self.register_buffer(f"B{layer}", uniform_like(like, n_out**-0.5, generator))
+            self.register_buffer(f"B{layer}", uniform_like(like, scale * n_out**-0.5, generator))
 
     def direct_feedback(self, layer: int) -> Tensor:
         """Weights from the output error to hidden layer ``layer``, shape ``(n_l, n_L)``."""
@@ -185,6 +192,7 @@ class WeightMirror(_OwnFeedback):
         network: the layers to train, an MLP.
         rate: :math:`\rho`, in (0, 1]: small is accurate, large is quick to follow.
         samples: noise examples in a mirror phase, ``M``.
+        scale: of the first ``B_l``, as a multiple of the range of ``W_l``; positive.
         seed: draws the first ``B_l``, shape ``(n_{l-1}, n_l)``, and the noise.
 
     Raises:
@@ -196,8 +204,10 @@ class WeightMirror(_OwnFeedback):
 
     takes = MLP
 
-    def __init__(self, network: Network, *, rate: float = 5e-4, samples: int = 16, seed: int = 1) -> None:
-        super().__init__(network, seed=seed)
+    def __init__(
+        self, network: Network, *, rate: float = 5e-4, samples: int = 16, scale: float = 1.0, seed: int = 1
+    ) -> None:
+        super().__init__(network, scale=scale, seed=seed)
         self.rate = checks.number("rate", rate, above=0, most=1)
         self.samples = checks.whole("samples", samples)
 
@@ -231,6 +241,7 @@ class KolenPollack(_OwnFeedback):
     Args:
         network: the layers to train, MLP or CNN.
         decay: coefficient of the decay, at least 0.
+        scale: of the first ``B_l``, as a multiple of the range of ``W_l``; positive.
         seed: draws ``B_l`` in the shape of ``W_lᵀ``, uniform in the range of ``W_l``; learned parameters.
 
     Raises:
@@ -239,8 +250,8 @@ class KolenPollack(_OwnFeedback):
     Source: Kolen & Pollack (1994); Akrout et al. (2019), section 3.2. Chapter: *Feedback alignment and its family*.
     """
 
-    def __init__(self, network: Network, *, decay: float = 1e-3, seed: int = 1) -> None:
-        super().__init__(network, seed=seed)
+    def __init__(self, network: Network, *, decay: float = 1e-3, scale: float = 1.0, seed: int = 1) -> None:
+        super().__init__(network, scale=scale, seed=seed)
         self.decay = checks.number("decay", decay, least=0)
 
     def _hold(self, name: str, value: Tensor) -> None:

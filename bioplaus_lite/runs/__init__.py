@@ -3,9 +3,10 @@
 A chapter never retrains what a full run recorded. It loads the record and says which parameters, seeds and commit:
 :func:`~bioplaus_lite.runs.records.load_runs`.
 
-``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their
-settings, ``notebooks`` executes one run, ``runner`` does all that are not done, ``records`` keeps the results,
-``fingerprints`` say whether the code still gives them, ``results`` makes tables of them. The command line is
+``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their settings,
+``notebooks`` executes one run, ``work`` many, here or on a cluster, with ``progress``. ``folders`` says where results
+go, ``states`` which runs are done, ``runner`` does those that are not. ``records`` keeps the results, ``fingerprints``
+say whether the code still gives them, ``results`` makes tables of them. The command line is
 ``python -m bioplaus_lite.runs``.
 """
 
@@ -17,6 +18,7 @@ from bioplaus_lite.runs.recipe import (
     build_rule,
     optimizer_from,
     scheduler_from,
+    split_of,
     tell,
     turns_of,
 )
@@ -26,6 +28,6 @@ from bioplaus_lite.runs.results import mean_and_interval, reached, tidy
 __all__ = [
     "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
     "build_rule", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached", "read_catalogue",
-    "save_run", "scheduler_from", "tell", "tidy",
+    "save_run", "scheduler_from", "split_of", "tell", "tidy",
     "turns_of",
 ]  # fmt: skip

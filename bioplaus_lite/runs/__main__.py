@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from bioplaus_lite.runs.catalogue import CATALOGUE, CatalogueError, Run, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file, verify
+from bioplaus_lite.runs.folders import Folders, StoreError
 from bioplaus_lite.runs.records import (
     DATA,
     PURPOSES,
@@ -28,18 +29,9 @@ from bioplaus_lite.runs.records import (
     provenance,
     recorded,
 )
-from bioplaus_lite.runs.runner import (
-    Folders,
-    State,
-    StoreError,
-    choose,
-    here,
-    on_dask,
-    orphans,
-    pending,
-    run_all,
-    state_of,
-)
+from bioplaus_lite.runs.runner import run_all
+from bioplaus_lite.runs.states import State, choose, orphans, pending, state_of
+from bioplaus_lite.runs.work import here, on_dask
 
 QUICK = ROOT / "_build" / "quick"
 PATIENCE = 20  # seconds to wait for a scheduler

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bioplaus_lite.checks import one_of
+from bioplaus_lite.checks import LARGEST_SEED, one_of
 from bioplaus_lite.data import SETS
+from bioplaus_lite.measures import MEASURES
 from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import TRAININGS
 
@@ -39,9 +40,11 @@ DEFAULTS: dict[str, Any] = {
     "seed": None,
     "purpose": "result",
 }
+#: What a run has only if the catalogue names it: further measures to record.
+OPTIONAL = ("measures",)
 _AXES = ("rules", "datasets", "seeds")
 _GROUP_KEYS = ("title", "about", "runs")
-_SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *_AXES, "search")
+_SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *OPTIONAL, *_AXES, "search")
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 
 
@@ -94,7 +97,8 @@ class Run:
 
     def quick(self) -> Run:
         """The same run on a few hundred of the shipped examples, one epoch; trials of two values only."""
-        short = {"subset": "shipped", "examples": 300, "validation": {"size": 100, "seed": 0}, "epochs": 1}
+        held_out = min(self.parameters["validation"]["size"], 100)
+        short = {"subset": "shipped", "examples": 300, "validation": {"size": held_out, "seed": 0}, "epochs": 1}
         short |= {"every": None, "marks": [], "batch_size": min(self.parameters["batch_size"], 100)}
         search: Search | None = None
         kept: list[Run] = []
@@ -263,7 +267,7 @@ def _whole(what: str, value: Any, least: int, most: int | None = None) -> int:
 
 
 def _check_numbers(p: Mapping[str, Any]) -> None:
-    _whole("seed", p["seed"], 0)
+    _whole("seed", p["seed"], 0, LARGEST_SEED)
     _whole("epochs", p["epochs"], 1)
     _whole("batch_size", p["batch_size"], 1)
     one_of("subset", p["subset"], ("shipped", "full"))
@@ -272,11 +276,15 @@ def _check_numbers(p: Mapping[str, Any]) -> None:
     spec = SETS[p["dataset"]].expected[p["subset"]]
     if not isinstance(p["validation"], dict) or set(p["validation"]) != {"size", "seed"}:
         raise ValueError(f"validation must be a table of size and seed, not {p['validation']!r}")
-    _whole("validation.size", p["validation"]["size"], 1, spec.n_train - 1)
+    _whole("validation.size", p["validation"]["size"], 0 if p["purpose"] == "result" else 1, spec.n_train - 1)
     _whole("validation.seed", p["validation"]["seed"], 0)
     for name in ("examples", "every"):
         if p[name] is not None:
             _whole(name, p[name], 1, spec.n_train - p["validation"]["size"] if name == "examples" else None)
+    if not isinstance(p.get("measures", []), list):
+        raise ValueError(f"measures must be a list of names, not {p['measures']!r}")
+    for name in p.get("measures", []):
+        one_of("measure", name, MEASURES)
     if not isinstance(p["marks"], list):
         raise ValueError(f"marks must be a list of numbers of examples, not {p['marks']!r}")
     for mark in p["marks"]:
@@ -316,5 +324,8 @@ class _Checks:
             optimizer = optimizer_from(p["optimizer"])(rule.parameter_groups())
             turns_of(rule, p["turns"])
             if make := scheduler_from(p["schedule"]):
-                make(optimizer)
+                try:
+                    make(optimizer)
+                except (TypeError, ZeroDivisionError) as error:  # PyTorch's words for an option that is missing
+                    raise ValueError(f"schedule {p['schedule']!r} is not possible: {error}") from error
             self._passed.add(whole)

@@ -26,7 +26,15 @@ from torch import Tensor
 
 from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.rules import LearningRule
-from bioplaus_lite.runs.recipe import Measures, build_network, build_rule, optimizer_from, scheduler_from, turns_of
+from bioplaus_lite.runs.recipe import (
+    Measures,
+    build_network,
+    build_rule,
+    optimizer_from,
+    scheduler_from,
+    split_of,
+    turns_of,
+)
 from bioplaus_lite.runs.records import DATA, change_lines, fingerprints_path, read_lines, recorded
 from bioplaus_lite.training import fit
 
@@ -112,7 +120,10 @@ def fingerprint(
     """
     p = setting_of(parameters)
     data = _shipped(p["dataset"])
-    x, y, x_val, y_val = data.split_validation(min(p["validation"]["size"], HELD_OUT), p["validation"]["seed"])
+    held_out = p["validation"] | {"size": min(p["validation"]["size"], HELD_OUT)}
+    x, y, x_val, y_val = split_of(data, held_out)
+    if not len(x_val):
+        x_val, y_val = data.x_test, data.y_test
 
     def make(**dtype: str) -> LearningRule:
         network = build_network(p["network"] | dtype, data.image_shape, len(data.classes), seed=0)

@@ -9,22 +9,25 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bioplaus_lite import checks
 from bioplaus_lite.checks import one_of
+from bioplaus_lite.data import Dataset
 from bioplaus_lite.measures import MEASURES, Dynamics, Probe
+from bioplaus_lite.models.microcircuits import PyramidalNetwork
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.networks import CNN, MLP, Network
 from bioplaus_lite.rules import LearningRule, card_of
-from bioplaus_lite.rules.microcircuits import PyramidalNetwork
-from bioplaus_lite.rules.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.training import History
 
 __all__ = [
     "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
-    "optimizer_from", "scheduler_from", "tell", "turns_of",
+    "optimizer_from", "scheduler_from", "split_of", "tell", "turns_of",
 ]  # fmt: skip
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
@@ -54,13 +57,28 @@ def check_options(what: str, given: Mapping[str, Any], function: Callable, but: 
 # ------------------------------------------------------------------------------------------------------ the network
 
 
+MOST_WEIGHTS = 10**8  # 0.4 GB in float32; a number with too many zeros should be said before memory is asked for
+
+
+def _sizes(image_shape: Sequence[int], hidden: Sequence[int], classes: int) -> tuple[int, ...]:
+    sizes = (math.prod(image_shape), *checks.wholes("hidden", hidden), classes)
+    if (n := sum(below * above for below, above in pairwise(sizes))) > MOST_WEIGHTS:
+        raise ValueError(f"hidden {list(hidden)!r} makes {n:,} weights; at most {MOST_WEIGHTS:,} are allowed")
+    return sizes
+
+
 def _mlp(image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options: Any) -> MLP:
     check_options("network MLP", options, MLP, ("sizes",))
-    return MLP((math.prod(image_shape), *hidden, classes), **options)
+    return MLP(_sizes(image_shape, hidden, classes), **options)
 
 
 def _cnn(image_shape: Sequence[int], classes: int, **options: Any) -> CNN:
     check_options("network CNN", options, CNN, ("image_shape", "classes"))
+    channels = checks.wholes("channels", options.get("channels", (16, 32)))
+    area = checks.whole("kernel", options.get("kernel", 5)) ** 2
+    n = area * sum(below * above for below, above in pairwise((image_shape[0], *channels)))
+    if n > MOST_WEIGHTS:
+        raise ValueError(f"channels {list(channels)!r} make {n:,} weights; at most {MOST_WEIGHTS:,} are allowed")
     return CNN(image_shape, classes=classes, **options)
 
 
@@ -71,14 +89,14 @@ def _rate(
     check_options("network RateNetwork", options, RateNetwork, ("sizes", "constants"))
     constants = {name: tuple(v) if isinstance(v, list) else v for name, v in dict(constants or {}).items()}
     check_options("network constants", constants, SegregatedParameters)
-    return RateNetwork((math.prod(image_shape), *hidden, classes), SegregatedParameters(**constants), **options)
+    return RateNetwork(_sizes(image_shape, hidden, classes), SegregatedParameters(**constants), **options)
 
 
 def _pyramidal(
     image_shape: Sequence[int], classes: int, *, hidden: Sequence[int] = (), **options: Any
 ) -> PyramidalNetwork:
     check_options("network PyramidalNetwork", options, PyramidalNetwork, ("sizes",))
-    return PyramidalNetwork((math.prod(image_shape), *hidden, classes), **options)
+    return PyramidalNetwork(_sizes(image_shape, hidden, classes), **options)
 
 
 #: The networks by the ``type`` of a run's settings: functions of the shape of an image, the number of classes, options.
@@ -138,6 +156,13 @@ def build_rule(name: str, network: Network, *, seed: int, **options: Any) -> Lea
     return card.make(network, **options, **({"seed": seed} if "seed" in takes else {}))
 
 
+def split_of(data: Dataset, validation: Mapping[str, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``(x, y, x_val, y_val)``: what a run learns from, and what it holds out; nothing with a ``size`` of 0."""
+    if validation["size"]:
+        return data.split_validation(validation["size"], validation["seed"])
+    return data.x_train, data.y_train, data.x_train[:0], data.y_train[:0]
+
+
 # ---------------------------------------------------------------------------------------------------- the optimiser
 
 
@@ -159,6 +184,8 @@ def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.
     cls = OPTIMIZERS[one_of("optimizer", name, OPTIMIZERS)]
     tables = {name: options.pop(name) for name in list(options) if isinstance(options[name], Mapping)}
     check_options(f"optimizer {cls.__name__}", options, cls, ("params",))
+    for where, given in ((f"optimizer {cls.__name__}", options), *((f"group {n}", t) for n, t in tables.items())):
+        _check_numbers(where, given)
 
     def make(groups: list[dict]) -> torch.optim.Optimizer:
         names = [group["name"] for group in groups]
@@ -171,9 +198,32 @@ def optimizer_from(settings: Mapping[str, Any]) -> Callable[[list[dict]], torch.
             merged.append(group | own)
             if "lr" not in merged[-1] and "lr" not in options:
                 raise ValueError(f"optimizer {cls.__name__}: no learning rate 'lr' for the group {group['name']!r}")
-        return cls(merged, **options)
+        try:
+            return cls(merged, **options)
+        except (TypeError, IndexError) as error:  # PyTorch's own words for a value of the wrong kind
+            raise ValueError(f"optimizer {cls.__name__} does not take {options!r}: {error}") from error
 
     return make
+
+
+def _check_numbers(where: str, options: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless every number of an optimiser's options is finite, and rates are numbers."""
+    for name, value in options.items():
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValueError(f"{where}: {name} must be finite, not {value!r}")
+        if name in ("lr", "momentum", "weight_decay", "eps"):
+            checks.number(f"{where}: {name}", value, least=0)
+
+
+_SCHEDULE_OPTIONS: dict[str, Callable[[str, Any], Any]] = {
+    "step_size": checks.whole,
+    "T_max": checks.whole,
+    "milestones": checks.wholes,
+    "gamma": lambda name, value: checks.number(name, value, above=0),
+    "eta_min": lambda name, value: checks.number(name, value, least=0),
+    "last_epoch": lambda name, value: checks.whole(name, value, -1),
+}
 
 
 def scheduler_from(schedule: Mapping[str, Any] | None) -> Callable[[torch.optim.Optimizer], Any] | None:
@@ -190,6 +240,9 @@ def scheduler_from(schedule: Mapping[str, Any] | None) -> Callable[[torch.optim.
     options = dict(schedule)
     cls = SCHEDULES[one_of("schedule", options.pop("name", None), SCHEDULES)]
     check_options(f"schedule {cls.__name__}", options, cls, ("optimizer",))
+    for name, value in options.items():
+        if name in _SCHEDULE_OPTIONS:
+            _SCHEDULE_OPTIONS[name](f"schedule {cls.__name__}: {name}", value)
     return lambda optimizer: cls(optimizer, **options)
 
 
@@ -212,11 +265,11 @@ def turns_of(rule: LearningRule, turns: bool) -> tuple[str, ...]:
 class Measures:
     """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
 
-    - every measure of :data:`~bioplaus_lite.measures.MEASURES`: ``update_angle_l`` between the rule's update and the
-      negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies over ten parts of the
-      batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l`` between the rule's
-      errors and those of backprop, and ``inverse_angle_l`` between them and those of the pseudo-inverse of the
-      Jacobian; nothing where a rule has no such signal;
+    - the measures of :data:`~bioplaus_lite.measures.MEASURES` that are always taken: ``update_angle_l`` between the
+      rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
+      over ten parts of the batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l``
+      between the rule's errors and those of backprop, and ``inverse_angle_l`` between them and those of the
+      pseudo-inverse of the Jacobian; nothing where a rule has no such signal; and those that are named;
     - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.measures.Dynamics`.
 
     A rule that has other ways to answer, a test with spikes for instance, is tested by them too: ``spiking_accuracy``.
@@ -225,17 +278,25 @@ class Measures:
         rule: before its training.
         x, y: the batch, at least 20 examples.
         test: the test set.
+        more: names of further measures.
+
+    Raises:
+        ValueError: there is no such measure.
     """
 
     PARTS, FEW = 10, 200
 
-    def __init__(self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor], more: Sequence[str] = ()
+    ) -> None:
+        named = [one_of("measure", name, MEASURES) for name in more]
+        self.asked = [m for m in MEASURES.values() if m.always or m.name in named]
         self.batch, self.test, self.dynamics = (x, y), test, Dynamics(rule)
 
     def __call__(self, rule: LearningRule) -> dict[str, float]:
         probe = Probe(rule, *self.batch, parts=self.PARTS, few=self.FEW)
         values: dict[str, float] = {}
-        for measure in MEASURES.values():
+        for measure in self.asked:
             values |= {name: value for name, value in measure(probe).items() if value is not None}
         values |= self.dynamics.since_last(probe)
         for name, answer in rule.other_answers().items():
@@ -254,6 +315,10 @@ def tell(examples: int, total: int) -> None:
     if UNDER_RUNNER in os.environ and (now - _last_told >= 1 or examples >= total):
         _last_told = now
         print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _peak_mebibytes() -> int | None:
@@ -320,21 +385,23 @@ class Outcome:
         return 1 - (spiking or self.curves["test"]["accuracy"])[-1]
 
     @property
-    def validation_error(self) -> float:
-        """Fraction of the validation set that is wrong after the last epoch."""
-        return 1 - self.curves["validation"]["accuracy"][-1]
+    def validation_error(self) -> float | None:
+        """Fraction of the validation set that is wrong after the last epoch; ``None`` if nothing was held out."""
+        return 1 - self.curves["validation"]["accuracy"][-1] if "validation" in self.curves else None
 
     def __repr__(self) -> str:
         if self.diverged:
             return f"diverged after {self.curves['test']['examples'][-1]:,} examples or soon after"
-        return f"test error {100 * self.test_error:.2f} %, validation error {100 * self.validation_error:.2f} %"
+        held_out = self.validation_error
+        validation = "nothing held out" if held_out is None else f"validation error {100 * held_out:.2f} %"
+        return f"test error {100 * self.test_error:.2f} %, {validation}"
 
     def record(self) -> dict[str, Any]:
         """What a run puts on record of its result. A training that diverged has an error of 1."""
         return {
             "sizes": list(self.sizes),
             "test_error": 1.0 if self.diverged else round(self.test_error, 6),
-            "validation_error": 1.0 if self.diverged else round(self.validation_error, 6),
+            "validation_error": 1.0 if self.diverged else _rounded(self.validation_error),
             "diverged": self.diverged,
             "seconds": round(float(self.history.frame.seconds.max()), 2),
             "peak_MiB": _peak_mebibytes(),

@@ -1,8 +1,8 @@
 """Widgets of the book: step players that work live in JupyterLab and in a page without a kernel."""
 
 from .panels import bars, diagram, image, lines, scatter, table, vectors
-from .phases import PhaseStepper
 from .player import StepPlayer
+from .players.phases import PhaseStepper
 from .static import PageWidget
 
 __all__ = [

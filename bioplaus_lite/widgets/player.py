@@ -44,7 +44,7 @@ class StepPlayer(PageWidget):
         StepPlayer('Alignment', 3 steps)
     """
 
-    _esm = module_source("controls.js", "drawing.js", "player.js")
+    _esm = module_source("player.js")
     _css = Path(__file__).with_name("widgets.css")
     _page_traits: ClassVar[tuple[str, ...]] = ("step", "spec")
 

@@ -16,7 +16,8 @@ from typing import Any, ClassVar
 
 import anywidget
 
-_FOLDER = Path(__file__).parent
+_MODULES = Path(__file__).parent / "js"
+_IMPORT = re.compile(r'^import [^;]* from "(\.{1,2}/[^"]*)";\n', re.MULTILINE)
 
 # The part of anywidget's model that widgets use, without a kernel behind it. Modules are kept by their
 # digest, so that a page with many players evaluates the module once.
@@ -47,15 +48,24 @@ _HOST = """
 """
 
 
-def module_source(*names: str) -> str:
-    """Join ES modules of this folder into one: imports between them go, and only ``export default`` stays.
+def module_source(name: str) -> str:
+    """Join an ES module of the folder ``js`` with all that it imports: a page needs no server, and no bundler is asked.
 
-    Args:
-        names: file names, each after those that it imports from.
+    Each file comes after those that it imports from, in the order in which they are named. Imports between them go, and
+    only ``export default`` stays, so no name may be declared at the top of two of these files.
     """
-    text = "\n".join((_FOLDER / name).read_text("utf-8") for name in names)
-    text = re.sub(r'^import [^;]* from "\./[^"]*";\n', "", text, flags=re.MULTILINE)
-    return re.sub(r"^export (?!default)", "", text, flags=re.MULTILINE)
+    texts: dict[Path, str] = {}
+
+    def take(path: Path) -> None:
+        if path in texts:
+            return
+        text = path.read_text("utf-8")
+        for other in _IMPORT.findall(text):
+            take((path.parent / other).resolve())
+        texts[path] = _IMPORT.sub("", text)
+
+    take((_MODULES / name).resolve())
+    return re.sub(r"^export (?!default)", "", "\n".join(texts.values()), flags=re.MULTILINE)
 
 
 def script_json(value: Any) -> str:

@@ -1,0 +1,19 @@
+"""Segregated compartments (Guerguiev, Lillicrap & Richards 2017): a spiking network that learns from plateaus.
+
+``parameters`` holds the constants, ``simulation`` the model as it reads in the paper, ``rate`` its closed-form rate
+limit, ``compiled`` the same model compiled. The learning rule is in ``rules.segregated``.
+"""
+
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
+from bioplaus_lite.models.segregated.rate import RateNetwork, rate_update
+from bioplaus_lite.models.segregated.simulation import Outcome, Simulation, State, Trace
+
+__all__ = [
+    "Outcome",
+    "RateNetwork",
+    "SegregatedParameters",
+    "Simulation",
+    "State",
+    "Trace",
+    "rate_update",
+]

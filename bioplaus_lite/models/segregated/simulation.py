@@ -1,0 +1,475 @@
+"""The model as it reads in the paper: one step of time after another, in float64 NumPy, every variable on record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bioplaus_lite.models.segregated.parameters import SegregatedParameters
+
+__all__ = ["Outcome", "Result", "Simulation", "State", "Trace"]
+
+
+def sigma(v: np.ndarray) -> np.ndarray:
+    """The logistic function; written with tanh, which cannot overflow."""
+    return 0.5 * (1 + np.tanh(0.5 * v))
+
+
+def slope(v: np.ndarray) -> np.ndarray:
+    """Derivative of :func:`sigma`."""
+    return sigma(v) * (1 - sigma(v))
+
+
+@dataclass
+class State:
+    """What a network carries from one step to the next, and from one training example to the next.
+
+    Attributes:
+        soma: somatic voltages of the layers 1 … L, each ``(n_l,)``.
+        spikes: spike counts of the last ``spike_memory`` steps of the layers 0 … L, each ``(memory, n_l)``, newest
+            last.
+    """
+
+    soma: list[np.ndarray]
+    spikes: list[np.ndarray]
+
+    @classmethod
+    def at_rest(cls, sizes: Sequence[int], memory: int) -> State:
+        """All voltages at 0, no spikes in memory."""
+        return cls([np.zeros(n) for n in sizes[1:]], [np.zeros((memory, n)) for n in sizes])
+
+    def copy(self) -> State:
+        return State([v.copy() for v in self.soma], [s.copy() for s in self.spikes])
+
+
+@dataclass
+class Trace:
+    """Every variable at every step of one example or test; ``T`` steps, lists by layer.
+
+    Attributes:
+        t: end of each step, ms, ``(T,)``.
+        target: whether the step belongs to the target phase, ``(T,)``.
+        averaged: whether it belongs to an averaging window, ``(T,)``.
+        spikes: counts of the layers 0 … L, each ``(T, n_l)``; in rate mode spikes/ms.
+        psp: what the layers 1 … L receive from below, each ``(T, n_{l-1})``.
+        feedback: what the apical dendrites receive from the output, ``(T, n_L)``.
+        apical: apical voltages of the hidden layers, each ``(T, n_l)``.
+        basal, soma: dendritic and somatic voltages of the layers 1 … L, each ``(T, n_l)``.
+    """
+
+    t: np.ndarray
+    target: np.ndarray
+    averaged: np.ndarray
+    spikes: list[np.ndarray]
+    psp: list[np.ndarray]
+    feedback: np.ndarray
+    apical: list[np.ndarray]
+    basal: list[np.ndarray]
+    soma: list[np.ndarray]
+
+
+@dataclass
+class Outcome:
+    r"""What one training example did.
+
+    Attributes:
+        lengths: steps of the forward and of the target phase.
+        plateau_steps: for each hidden layer the step, counted from the start of its phase, at whose end the plateau
+            came: ``(2, n_l)``, forward and target.
+        alpha_forward, alpha_target: plateau potentials :math:`\alpha^f, \alpha^t` of the hidden layers, ``(n_l,)``.
+        soma: mean somatic voltage in the forward window, layers 1 … L.
+        psp: mean postsynaptic potential in the forward window, of the layers 0 … L-1.
+        target_rate: mean output rate :math:`\varphi^*` in the target window, spikes/ms.
+        E: errors at the dendrites, layers 1 … L.
+        delta_W, delta_b: the changes made, layers 1 … L.
+        delta_Y: changes of the feedback weights, hidden layers; zero unless feedback is learned.
+        hidden_losses: :math:`\|\alpha^t - \alpha^f\|^2` of the hidden layers.
+        output_loss: :math:`\|\varphi^* - \varphi(\bar V^f)\|^2`.
+        trace: every variable at every step, if it was asked for.
+    """
+
+    lengths: tuple[int, ...]
+    plateau_steps: list[np.ndarray]
+    alpha_forward: list[np.ndarray]
+    alpha_target: list[np.ndarray]
+    soma: list[np.ndarray]
+    psp: list[np.ndarray]
+    target_rate: np.ndarray
+    E: list[np.ndarray]
+    delta_W: list[np.ndarray]
+    delta_b: list[np.ndarray]
+    delta_Y: list[np.ndarray]
+    hidden_losses: list[float]
+    output_loss: float
+    trace: Trace | None = None
+
+    @property
+    def scores(self) -> np.ndarray:
+        """Mean voltage of the output somata in the forward window, ``(n_L,)``; the largest is the answer."""
+        return self.soma[-1]
+
+
+class Result(NamedTuple):
+    """What a batch of training examples did, a row each.
+
+    ``voltage``: mean output voltages in the forward window, ``(N, n_L)``; ``loss``: output losses, ``(N,)``. If they
+    were asked for, lists by layer of what the updates were made of: ``E``, ``(N, n_l)``; ``psp``, mean postsynaptic
+    potentials, ``(N, n_{l-1})``; ``soma``, mean somatic voltages, ``(N, n_l)``, both of the forward window.
+    """
+
+    voltage: np.ndarray
+    loss: np.ndarray
+    E: list[np.ndarray]
+    psp: list[np.ndarray]
+    soma: list[np.ndarray]
+
+
+@dataclass
+class _Steps:
+    """Variables of the steps of one phase, one entry a step."""
+
+    spikes: list = field(default_factory=list)
+    psp: list = field(default_factory=list)
+    feedback: list = field(default_factory=list)
+    apical: list = field(default_factory=list)
+    basal: list = field(default_factory=list)
+    soma: list = field(default_factory=list)
+
+    def add(self, **values: Any) -> None:
+        for name, value in values.items():
+            getattr(self, name).append(value)
+
+    def mean(self, name: str, window: int, early: int = 0) -> list[np.ndarray]:
+        """Mean of a variable, layer by layer, over ``window`` steps that end ``early`` steps before the end."""
+        steps = getattr(self, name)
+        steps = steps[len(steps) - early - window : len(steps) - early]
+        return [np.mean(of_layer, axis=0) for of_layer in zip(*steps, strict=True)]
+
+
+class Simulation:
+    r"""A network of segregated compartments, stepped through time.
+
+    Hidden layers, with the output feeding back to each of them (``A`` apical, ``B`` basal, ``V`` soma):
+
+    .. math::
+
+        \dot V_l = -g_l V_l + g_b (B_l - V_l) + g_a (A_l - V_l), \qquad B_l = W_l\, s_{l-1} + b_l, \qquad
+        A_l = Y_l\, s_L
+
+    The output, with :math:`I = g\,(E - V)` in the target phase, :math:`E = E_E` for the label and :math:`E_I` else:
+
+    .. math:: \dot V_L = -g_l V_L + g_d (B_L - V_L) + I
+
+    :math:`s(t) = \sum_k \kappa(t - t_k)` over Poisson spikes of rate :math:`\varphi_{max}\,\sigma(V)`.
+
+    Within one step: input spikes; then layer by layer the dendrites, the soma and the spikes, so that a layer
+    feels the spikes that the layer below fired in this very step. The apical dendrites feel the output up to the
+    step before. :meth:`example` never clears the state; :meth:`test` starts from rest and leaves it alone.
+
+    Args:
+        W, b: weights ``(n_l, n_{l-1})`` and biases ``(n_l,)`` of the layers 1 … L; copied to float64.
+        Y: feedback weights ``(n_l, n_L)`` of the hidden layers; copied.
+        constants: of the model.
+        seed: of the spikes, phase lengths and plateau times.
+
+    Raises:
+        ValueError: the shapes do not fit together, or ``eta`` has another number of layers.
+
+    Source: Guerguiev, Lillicrap & Richards (2017), eqs. 1 to 16; order of operations as in the authors' code.
+    """
+
+    def __init__(
+        self,
+        W: Sequence[np.ndarray],
+        b: Sequence[np.ndarray],
+        Y: Sequence[np.ndarray],
+        constants: SegregatedParameters | None = None,
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.constants = constants or SegregatedParameters()
+        self.W, self.b, self.Y = ([np.array(a, dtype=np.float64) for a in arrays] for arrays in (W, b, Y))
+        self.sizes = (self.W[0].shape[1], *(len(w) for w in self.W))
+        self.depth = len(self.W)
+        expected = [
+            *zip(self.sizes[1:], self.sizes[:-1], strict=True),
+            *((n,) for n in self.sizes[1:]),
+            *((n, self.sizes[-1]) for n in self.sizes[1:-1]),
+        ]
+        found = [a.shape for a in (*self.W, *self.b, *self.Y)]
+        if found != expected:
+            raise ValueError(f"W, b, Y have shapes {found}; a network of {self.sizes} has {expected}")
+        self.etas = self.constants.etas(self.depth)
+        self.generator = np.random.default_rng(seed)
+        self.kernel = self.constants.kernel[::-1]  # oldest first, as the spikes are kept
+        self.state = State.at_rest(self.sizes, self.constants.spike_memory)
+
+    # ------------------------------------------------------------------------------------------------- one step
+
+    def psp(self, layer: int) -> np.ndarray:
+        r"""Postsynaptic potential that ``layer`` causes now, ``(n_l,)``: :math:`\sum_n \kappa(n\,dt)\, s(t - n + 1)`.
+
+        In rate mode it is the rate of the last step.
+        """
+        spikes = self.state.spikes[layer]
+        return spikes[-1].copy() if self.constants.mode == "rate" else self.kernel @ spikes
+
+    def apical_input(self) -> np.ndarray:
+        """What the apical dendrites receive from the output, ``(n_L,)``: its spikes up to the last step, filtered."""
+        if self.constants.spiking_feedback:
+            return self.psp(self.depth)
+        return self.constants.phi_max * sigma(self.state.soma[-1])
+
+    def fire(self, layer: int, rate: np.ndarray, given: np.ndarray | None) -> None:
+        """Put the spikes of this step in memory: those given, or Poisson counts of mean ``rate · dt``."""
+        if given is None:
+            spiking = self.constants.mode == "spiking"
+            given = self.generator.poisson(rate * self.constants.dt) if spiking else rate
+        memory = self.state.spikes[layer]
+        memory[:-1] = memory[1:]
+        memory[-1] = given
+
+    def integrate(self, V: np.ndarray, inputs: Sequence[tuple[float, np.ndarray | float]]) -> None:
+        """One step of the somata: ``inputs`` are pairs of a conductance and the voltage it pulls towards."""
+        c = self.constants
+        if c.voltages == "steady":
+            V[:] = sum(g * E for g, E in inputs) / (c.g_l + sum(g for g, _ in inputs))
+        else:
+            V += c.dt * (-c.g_l * V + sum(g * (E - V) for g, E in inputs))
+
+    def step(
+        self, x: np.ndarray, label: int | None = None, given: Sequence[np.ndarray] | None = None,
+        steps: _Steps | None = None,
+    ) -> None:
+        """Advance by ``dt``.
+
+        Args:
+            x: input rates as shares of ``phi_max``, ``(n_0,)``.
+            label: the unit that is taught to fire; ``None`` in a forward phase.
+            given: spike counts of the layers 0 … L to use in place of drawing them.
+            steps: where to note the variables.
+        """
+        c, soma = self.constants, self.state.soma
+        replayed: Sequence[np.ndarray | None] = [None] * (self.depth + 1) if given is None else given
+        self.fire(0, c.phi_max * x, replayed[0])
+        feedback = self.apical_input()  # before the output fires in this step
+        psp, apical, basal = [], [], []
+        for layer in range(1, self.depth + 1):
+            psp.append(self.psp(layer - 1))
+            basal.append(self.W[layer - 1] @ psp[-1] + self.b[layer - 1])
+            if layer < self.depth:
+                apical.append(self.Y[layer - 1] @ feedback)
+                self.integrate(soma[layer - 1], [(c.g_b, basal[-1]), (c.g_a, apical[-1])])
+            else:
+                teaching = [] if label is None else [(c.g_teach, self.reversal(label))]
+                self.integrate(soma[-1], [(c.g_d, basal[-1]), *teaching])
+            self.fire(layer, c.phi_max * sigma(soma[layer - 1]), replayed[layer])
+        if steps is not None:
+            steps.add(
+                spikes=[s[-1].copy() for s in self.state.spikes], psp=psp, feedback=[feedback], apical=apical,
+                basal=basal, soma=[v.copy() for v in soma],
+            )
+
+    def reversal(self, label: int) -> np.ndarray:
+        """Reversal potential of the teaching input of each output unit, ``(n_L,)``."""
+        return np.where(np.arange(self.sizes[-1]) == label, self.constants.E_E, self.constants.E_I)
+
+    # --------------------------------------------------------------------------------------------- one example
+
+    def example(
+        self,
+        x: np.ndarray,
+        label: int,
+        *,
+        lengths: tuple[int, ...] | None = None,
+        plateaus: np.ndarray | None = None,
+        noise: Sequence[np.ndarray] | None = None,
+        spikes: Sequence[np.ndarray] | None = None,
+        learn: bool = True,
+        record: bool = False,
+    ) -> Outcome:
+        """Show one example: forward phase, plateaus, target phase, plateaus, and the changes of the weights.
+
+        Args:
+            x: input in [0, 1], ``(n_0,)``.
+            label: in ``0 … n_L - 1``.
+            lengths: steps of both phases; drawn if not given.
+            plateaus: steps before the end at which the plateaus come, ``(2, hidden units)``; drawn if not given.
+            noise: noise of symmetric feedback weights, hidden layers, ``(n_l, n_L)``; drawn if not given.
+            spikes: counts to replay, layers 0 … L, each ``(sum of lengths, n_l)``; drawn if not given.
+            learn: whether to change the weights.
+            record: whether to keep every variable of every step.
+
+        Raises:
+            ValueError: an argument has another size or is out of range.
+            FloatingPointError: the weights have diverged.
+        """
+        c = self.constants
+        x = self.check(x, label)
+        lengths = tuple(int(n) for n in (c.draw_lengths(1, self.generator)[0] if lengths is None else lengths))
+        if len(lengths) != 2 or min(lengths) < c.window:
+            raise ValueError(f"lengths must be two phases of at least the averaging window, {c.window}, not {lengths}")
+        if plateaus is None:
+            plateaus = c.draw_plateaus(1, sum(self.sizes[1:-1]), self.generator)[0]
+        if spikes is not None:
+            expected, found = [(sum(lengths), n) for n in self.sizes], [s.shape for s in spikes]
+            if found != expected:
+                raise ValueError(f"spikes to replay have shapes {found}, expected {expected}")
+        self.set_symmetric_feedback(noise)
+
+        phases = []
+        for phase, steps in enumerate(lengths):
+            phases.append(_Steps())
+            for t in range(steps):
+                given = None if spikes is None else [s[phase * lengths[0] + t] for s in spikes]
+                self.step(x, label if phase else None, given, phases[-1])
+        forward, target = phases
+        early = np.split(plateaus, np.cumsum(self.sizes[1:-1])[:-1], axis=1) if self.depth > 1 else []
+        seen = [self.apical_means(steps, [e[i] for e in early]) for i, steps in enumerate(phases)]
+        apical_f, apical_t = ([np.sum(Y * m, axis=1) for Y, m in zip(self.Y, means, strict=True)] for means in seen)
+        alpha_f, alpha_t = [sigma(a) for a in apical_f], [sigma(a) for a in apical_t]
+        soma, psp = forward.mean("soma", c.window), forward.mean("psp", c.window)
+        target_rate = np.mean([c.phi_max * sigma(v[-1]) for v in target.soma[-c.window :]], axis=0)
+
+        E = [
+            -c.k_b * c.phi_max * slope(V) * (at - af)
+            for V, at, af in zip(soma[:-1], alpha_t, alpha_f, strict=True)
+        ]
+        missing = target_rate - c.phi_max * sigma(soma[-1])
+        E.append(-c.k_d * c.phi_max * slope(soma[-1]) * missing)
+        if not all(np.isfinite(e).all() for e in E):
+            raise FloatingPointError("the errors at the dendrites are not finite: training has diverged, lower eta")
+        scales = [eta * (c.P_out if layer == self.depth else c.P_hidden) for layer, eta in enumerate(self.etas, 1)]
+        delta_b = [-scale * e for scale, e in zip(scales, E, strict=True)]
+        delta_W = [np.outer(d, p) for d, p in zip(delta_b, psp, strict=True)]
+        delta_Y = [
+            self.learn_feedback(V, a, Y, means)
+            for V, a, Y, means in zip(soma[:-1], apical_f, self.Y, seen[0], strict=True)
+        ]
+        if learn:
+            for old, change in zip((*self.W, *self.b, *self.Y), (*delta_W, *delta_b, *delta_Y), strict=True):
+                old += change
+        return Outcome(
+            lengths=lengths, plateau_steps=[np.array(lengths)[:, None] - e for e in early], alpha_forward=alpha_f,
+            alpha_target=alpha_t, soma=soma, psp=psp, target_rate=target_rate, E=E, delta_W=delta_W, delta_b=delta_b,
+            delta_Y=delta_Y, hidden_losses=[float(((at - af) ** 2).sum()) for at, af in zip(alpha_t, alpha_f,
+                                                                                         strict=True)],
+            output_loss=float((missing**2).sum()), trace=self.trace(phases, c.window) if record else None,
+        )
+
+    def apical_means(self, steps: _Steps, early: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Mean input of each neuron's apical dendrite over the window that its plateau ends, ``(n_l, n_L)`` a layer.
+
+        The voltage is linear in this input, so its mean is ``Y`` times this mean.
+        """
+        mean = {e: steps.mean("feedback", self.constants.window, e)[0] for e in {int(e) for a in early for e in a}}
+        return [np.array([mean[int(e)] for e in of_layer]) for of_layer in early]
+
+    def learn_feedback(self, V: np.ndarray, A: np.ndarray, Y: np.ndarray, means: np.ndarray) -> np.ndarray:
+        r"""Change of learned feedback weights: the plateau learns to predict the neuron's own firing.
+
+        .. math:: \Delta Y = \eta_Y P_h\, \big(\sigma(\bar V^f) - \sigma(\bar A^f)\big)\, \sigma'(\bar A^f)\,
+                  \bar s_L^\top,
+
+        a descent on :math:`\tfrac12\|\sigma(\bar V^f) - \alpha^f\|^2`, local to the neuron. The authors' code has
+        such a rule, unused in the paper, that compares a rate in spikes/ms with a plateau in [0, 1]; here both
+        are shares of their maximum. Weights that are zero in a sparse ``Y`` stay zero.
+        """
+        c = self.constants
+        if c.feedback != "learned":
+            return np.zeros_like(Y)
+        error = (sigma(V) - sigma(A)) * slope(A)
+        return c.eta_feedback * c.P_hidden * error[:, None] * means * (Y != 0)
+
+    def set_symmetric_feedback(self, noise: Sequence[np.ndarray] | None = None) -> None:
+        """``Y_l = (W_L ⋯ W_{l+1})ᵀ``, with noise if there is any; nothing unless feedback is symmetric.
+
+        A sparse ``Y`` keeps its zeros and its scale.
+        """
+        c = self.constants
+        if c.feedback != "symmetric":
+            return
+        path = np.eye(self.sizes[-1])
+        for layer in range(self.depth - 1, 0, -1):
+            path = self.W[layer].T @ path
+            Y = self.Y[layer - 1]
+            drawn = c.feedback_noise * self.generator.standard_normal(Y.shape) if noise is None else noise[layer - 1]
+            Y[:] = (Y != 0) * (path + drawn) / c.feedback_share
+
+    # --------------------------------------------------------------------------------------------------- tests
+
+    def test(
+        self, x: np.ndarray, duration: float | None = None, *, spikes: Sequence[np.ndarray] | None = None,
+        record: bool = False,
+    ) -> tuple[np.ndarray, Trace | None]:
+        """Scores of one input, ``(n_L,)``: mean output voltage after ``settle``, from rest; the state stays as it is.
+
+        Args:
+            x: input in [0, 1], ``(n_0,)``.
+            duration: ms; ``test_phase`` of the constants if not given.
+            spikes: counts to replay, layers 0 … L, each ``(steps, n_l)``.
+            record: whether to return every variable of every step, too.
+
+        Raises:
+            ValueError: the input has another size, or the test is not longer than ``settle``.
+        """
+        c = self.constants
+        x, window = self.check(x, 0), window_of_test(c, duration)
+        kept, self.state = self.state, State.at_rest(self.sizes, c.spike_memory)
+        steps = _Steps()
+        try:
+            for t in range(window + c.steps(c.settle)):
+                self.step(x, None, None if spikes is None else [s[t] for s in spikes], steps)
+        finally:
+            self.state = kept
+        return steps.mean("soma", window)[-1], self.trace([steps], window) if record else None
+
+    def trace(self, phases: Sequence[_Steps], window: int) -> Trace:
+        lengths = [len(steps.soma) for steps in phases]
+
+        def stacked(name: str) -> list[np.ndarray]:
+            return [np.array(of_layer) for of_layer in zip(*(v for s in phases for v in getattr(s, name)),
+                                                           strict=True)]
+
+        return Trace(
+            t=self.constants.dt * np.arange(1, sum(lengths) + 1),
+            target=np.repeat([False, True][: len(phases)], lengths),
+            averaged=np.concatenate([np.arange(n) >= n - window for n in lengths]),
+            spikes=stacked("spikes"), psp=stacked("psp"), feedback=stacked("feedback")[0], apical=stacked("apical"),
+            basal=stacked("basal"), soma=stacked("soma"),
+        )
+
+    def check(self, x: np.ndarray, label: int) -> np.ndarray:
+        """The input as float64.
+
+        Raises:
+            ValueError: it has another size, holds a value outside [0, 1], or the label is not an output unit.
+        """
+        x = np.asarray(x, dtype=np.float64)
+        if x.shape != self.sizes[:1]:
+            raise ValueError(f"input has shape {x.shape}, this network takes ({self.sizes[0]},)")
+        if not ((x >= 0) & (x <= 1)).all():
+            bad = x[~((x >= 0) & (x <= 1))][0]
+            raise ValueError(f"input holds {bad}; every value is a share of the highest rate and must be in [0, 1]")
+        if not 0 <= label < self.sizes[-1]:
+            raise ValueError(f"label {label} is outside 0 … {self.sizes[-1] - 1}")
+        return x
+
+
+def window_of_test(constants: SegregatedParameters, duration: float | None) -> int:
+    """Steps of the averaging window of a test of ``duration`` ms.
+
+    Raises:
+        ValueError: the test is not longer than ``settle``.
+    """
+    duration = constants.test_phase if duration is None else duration
+    window = constants.steps(duration) - constants.steps(constants.settle)
+    if window < 1:
+        raise ValueError(
+            f"a test of {duration!r} ms is too short to hold the averaging window, which starts after "
+            f"settle = {constants.settle!r} ms; it must be longer than that"
+        )
+    return window
