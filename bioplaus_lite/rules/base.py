@@ -384,7 +384,7 @@ class LearningRule(nn.Module):
             gradient = sums[id(parameter)][1]
             if isinstance(decay, Tensor):
                 if decay.numel() not in (1, len(parameter)):
-                    raise ValueError(f"a decay is 1 number or 1 for each of {len(parameter)} units, not {decay.numel()}")
+                    raise ValueError(f"a decay is 1 number or {len(parameter)}, one a unit, not {decay.numel()}")
                 gradient.addcmul_(parameter, decay.reshape(-1, *[1] * (parameter.ndim - 1)))
             else:
                 gradient.add_(parameter, alpha=decay)
