@@ -3,11 +3,11 @@
 A learning rule is a network plus a way of assigning credit: it fills ``.grad``, and any optimiser steps.
 """
 
-from bioplaus_lite.networks import CNN, MLP
+from bioplaus_lite.networks import CNN, MLP, Network
 from bioplaus_lite.rules import RULES, LearningRule, make_rule
 from bioplaus_lite.training import evaluate, fit
 
-__all__ = ["CNN", "MLP", "RULES", "LearningRule", "evaluate", "fit", "load", "make_rule"]
+__all__ = ["CNN", "MLP", "RULES", "LearningRule", "Network", "evaluate", "fit", "load", "make_rule"]
 
 
 def __getattr__(name: str) -> object:

@@ -45,7 +45,7 @@ def read_sequential(
     module: nn.Sequential, input_shape: Sequence[int] | None = None
 ) -> tuple[list[Layer], list[int], tuple[int, ...], list[Parameters]]:
     """Layers, sizes, shape of an example and pairs of weight and bias. See ``Network.from_module``."""
-    if not isinstance(module, nn.Sequential):
+    if type(module) is not nn.Sequential:
         raise TypeError(f"from_module takes a torch.nn.Sequential, not {type(module).__name__}")
     stack = list(_flat(module))
     if input_shape is None:
@@ -61,6 +61,8 @@ def read_sequential(
     h = torch.zeros(1, *shape)
     for where, part in stack:
         name = f"layer {where}, {type(part).__name__}"
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise ValueError(f"{name}: not taken; a hook may change what it does")
         if type(part) in ACTIVATION_OF:
             if closed or reads:
                 raise ValueError(
@@ -73,9 +75,13 @@ def read_sequential(
                     raise ValueError(f"{name}: {option} must be {needed:g}, not {given!r}")
             layers[-1], closed = replace(layers[-1], activation=activation), True
             last_activation = name
-        elif isinstance(part, nn.Linear | nn.Conv2d):
+        elif isinstance(part, nn.Linear | nn.Conv2d) and type(part) in (nn.Linear, nn.Conv2d):  # no class of a reader's
+            if not isinstance(part.weight, nn.Parameter):
+                raise ValueError(f"{name}: its weight must be a plain parameter, not worked out from others")
             layer = Layer(_connection(name, part), "linear", tuple(reads))
             try:
+                if isinstance(part, nn.Linear) and layer.read(h).ndim != 2:
+                    raise RuntimeError("a Flatten is missing")
                 h = layer.connection.current(part.weight.detach().cpu().float(), None, layer.read(h))
             except RuntimeError as error:
                 raise ValueError(f"{name}: does not fit an activity of shape {tuple(h.shape[1:])}") from error
@@ -101,7 +107,7 @@ def read_sequential(
 
 def _flat(module: nn.Sequential, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     for name, part in module._modules.items():  # named_children() leaves out a layer that is there twice
-        if isinstance(part, nn.Sequential):
+        if type(part) is nn.Sequential:
             yield from _flat(part, f"{path}{name}.")
         else:
             yield f"{path}{name}", part
@@ -139,7 +145,7 @@ def _reading(name: str, part: nn.Module) -> Read:
         if part.dim != 1 or not all(isinstance(n, int) and n > 0 for n in part.unflattened_size):
             raise ValueError(f"{name}: must unflatten dimension 1 to positive sizes, not {part.dim}")
         return Reshape(tuple(part.unflattened_size))
-    if isinstance(part, nn.MaxPool2d | nn.AvgPool2d):
+    if type(part) in (nn.MaxPool2d, nn.AvgPool2d):
         square = {}
         for option in ("kernel_size", "stride", "padding"):
             pair = getattr(part, option)

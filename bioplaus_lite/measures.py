@@ -140,7 +140,7 @@ class Probe:
         """The gradients of each part."""
         if len(self.x) < 2 * self._parts:
             raise ValueError(f"{self._parts} parts need at least {2 * self._parts} examples, not {len(self.x)}")
-        parts = zip(self.x.chunk(self._parts), self.y.chunk(self._parts), strict=True)
+        parts = zip(self.x.tensor_split(self._parts), self.y.tensor_split(self._parts), strict=True)
         return [gradients(self.rule, x, y) for x, y in parts]
 
     @cached_property
@@ -290,10 +290,8 @@ def _missed(probe: Probe) -> Answer:
         return dict.fromkeys(range(2, probe.rule.network.depth + 1))
     h = _activities(probe.rule, probe.x)
     lost = reconstruction(probe.x, noise=0)
-    return {
-        layer: miss / (h[layer - 1] - h[layer - 1].mean(0)).square().sum(1).mean().item()
-        for layer, miss in lost.items()
-    }
+    spread = {layer: (h[layer - 1] - h[layer - 1].mean(0)).square().sum(1).mean().item() for layer in lost}
+    return {layer: miss / spread[layer] if spread[layer] else None for layer, miss in lost.items()}
 
 
 @measure("same_spikes_angle", unit="degrees")

@@ -176,6 +176,9 @@ class Dense:
 
     def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch post preᵀ``, in the shape of the weights, to ``out``."""
+        if (*post.shape[1:], *pre.shape[1:]) != out.shape:  # or PyTorch would give ``out`` another shape
+            shapes = f"{tuple(post.shape)} and {tuple(pre.shape)}"
+            raise ValueError(f"signals of the shapes {shapes} do not meet at weights of the shape {tuple(out.shape)}")
         torch.mm(post.T, pre, out=out)
 
     def total(self, post: Tensor, out: Tensor) -> None:
@@ -290,8 +293,6 @@ class Network(nn.Module):
         super().__init__()
         self.layers, self.sizes, self.input_shape = tuple(layers), tuple(sizes), tuple(input_shape)
         names = {layer.activation for layer in self.layers[:-1]}
-        #: Whether some activation makes a finite activity of an infinite current.
-        self.saturates = bool(names & {"tanh", "sigmoid", "elu", "softplus"})
         self.activation = names.pop() if len(names) == 1 else "mixed" if names else "linear"
 
     @classmethod
@@ -345,7 +346,7 @@ class Network(nn.Module):
         return math.sqrt(3 * self.weight(layer).detach().double().square().mean().item())
 
     def check_input(self, x: Tensor) -> None:
-        """Raise unless ``x`` is a non-empty batch of finite examples of the right size, dtype and place."""
+        """Raise unless ``x`` is a non-empty batch of examples of the right size, dtype and place."""
         checks.tensor("input", x)
         if x.ndim < 2 or x.shape[0] == 0 or tuple(x.shape[1:]) != self.input_shape:
             wanted = ", ".join(map(str, self.input_shape))

@@ -209,11 +209,12 @@ def learning_curves(
     A rule has its own colour and dashes; what goes by another name gets a colour that no rule of the figure has.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    looks = {name: style_of(name) | {"label": RULES[name].label} for name in histories if name in RULES}
+    known = [name for name in histories if name in RULES or ":" in name]
+    looks = {name: style_of(name) | {"label": card_of(name).label} for name in known}
     taken = {look["color"] for look in looks.values()}
     # As matplotlib would give them: see the cycle in STYLE.
-    free = [{"color": c, "linestyle": d} for c, d in zip(COLOURS, _LINES * 2, strict=True) if c not in taken]
-    spare = itertools.cycle(free)
+    cycle = [{"color": c, "linestyle": d} for c, d in zip(COLOURS, _LINES * 2, strict=True)]
+    spare = itertools.cycle([look for look in cycle if look["color"] not in taken] or cycle)
     for name, history in histories.items():
         x, y = history.curve(metric, split)
         look: dict[str, Any] = looks.get(name) or {"label": name} | next(spare)

@@ -37,10 +37,10 @@ class History:
         last = self._rows[-1][1] if self._rows else 0
         return f"History({len(self._rows)} values over {last} examples)"
 
-    def add(self, epoch: float, examples: int, seconds: float, split: str, values: Mapping[str, float]) -> None:
-        """Append one row a metric. All of them belong to the state after ``examples`` examples."""
+    def add(self, epoch: float, examples: int, seconds: float, split: str, values: Mapping[str, float | None]) -> None:
+        """Append one row a metric that has a value. All of them belong to the state after ``examples`` examples."""
         at = (epoch, examples, seconds, split)
-        self._rows += [(*at, metric, torch.as_tensor(v).item()) for metric, v in values.items()]
+        self._rows += [(*at, metric, torch.as_tensor(v).item()) for metric, v in values.items() if v is not None]
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -169,7 +169,8 @@ def fit(
 
     Raises:
         ValueError: a number is out of range or the data do not fit the network.
-        FloatingPointError: the training diverged; its attribute ``history`` is what was recorded until then.
+        FloatingPointError: the training diverged. Whatever ends a training, an interrupt too, has an attribute
+            ``history``: what was recorded until then.
     """
     epochs = checks.whole("epochs", epochs, 0)
     batch_size = checks.whole("batch_size", batch_size)
@@ -181,6 +182,8 @@ def fit(
     turns = [checks.one_of("phase", phase, rule.phases) for phase in ([turns] if isinstance(turns, str) else turns)]
     optimizers = _optimizers(rule, optimizer, turns)
     schedules = [scheduler(one) for one in dict.fromkeys(optimizers.values())] if scheduler else []
+    if any(isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau) for schedule in schedules):
+        raise ValueError("scheduler: ReduceLROnPlateau waits for a measurement, which fit does not give it")
     generator = torch.Generator().manual_seed(checks.seed("seed", seed))
     history, examples, seconds = History(), 0, 0.0
     running: list[tuple[Tensor, int]] = []
@@ -210,8 +213,9 @@ def fit(
                 start = time.perf_counter()
                 try:
                     running.append((rule.learn(xb, yb, optimizers[rule.phase]), len(xb)))
-                except FloatingPointError as error:
-                    error.history = history  # type: ignore[attr-defined]  # a built-in error declares no attributes
+                except BaseException as error:
+                    # Also of a training that the reader stops; a built-in error declares no attributes.
+                    error.history = history  # type: ignore[attr-defined]
                     raise
                 seconds += time.perf_counter() - start
                 before, examples = examples, examples + len(xb)

@@ -288,7 +288,8 @@ LEAVE_ONE_OF_A_KIND = """() => {
             path += ` ${e.tagName} ${[...e.classList].sort()} ${e.getAttribute("style")}`;
         return path;
     };
-    const plain = (node) => !node.children.length && [...node.attributes].every((a) => /^(class|style)$/.test(a.name));
+    const dull = (node) => [...node.attributes].every((a) => /^(class|style)$/.test(a.name));
+    const plain = (node) => !node.children.length && !node.closest("a, button") && dull(node);
     const words = [...document.querySelectorAll("pre span, code span, .sig span, .sig em")].filter(plain);
     const again = words.filter((node) => {
         const known = kind(node), repeated = seen.has(known);

@@ -22,8 +22,11 @@ def folder(tmp_path_factory):
     """An empty folder but for the rule of the page "Write your own rule", as the page says to put it there."""
     cells = [cell.source for cell in nbformat.read(PAGE, 4).cells if cell.cell_type == "code"]
     rule = next(source for source in cells if "class NodePerturbation" in source)
-    needed = "LearningRule, Synapse, Trace, register"
-    imports = f"import torch\nimport torch.nn.functional as F\nfrom bioplaus_lite.rules import {needed}\n"
+    lines = [
+        "import torch", "import torch.nn.functional as F", "from bioplaus_lite import MLP",
+        "from bioplaus_lite.rules import LearningRule, Synapse, Trace, register",
+    ]  # fmt: skip
+    imports = "\n".join(lines)
     text = f"{imports}\n\n{rule}\n"
     assert text.count("\n") < 60
     path = tmp_path_factory.mktemp("empty") / "my_rules.py"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
@@ -74,7 +74,7 @@ class Synapse(NamedTuple):
     - ``bias``: name of the parameter that takes ``Σ_batch post``.
     - ``decay``: added times the weight itself; a number, or one value a unit, ``(n_post, 1)``.
     - ``total``: stands for the sum where it is not worked out as one of outer products; a tensor in the shape of the
-      weights, or the name of the weights whose sum, transposed, it is.
+      weights, or the name of the network's weights whose sum, transposed, it is. Where those are held, so is this.
     """
 
     weight: str
@@ -169,7 +169,7 @@ class LearningRule(nn.Module):
         raise NotImplementedError(f"{type(self).__name__} must say what its synapses are")
 
     def finish(self, name: str, gradient: Tensor) -> None:
-        """Change the summed gradient of a weight in place, before its decay is added; by default nothing."""
+        """Change the summed gradient of a weight in place, its decay included; by default nothing."""
 
     def objective(self, scores: Tensor, y: Tensor) -> Tensor:
         """The loss that the rule descends, a differentiable scalar: what the measures take the true gradient of.
@@ -270,7 +270,8 @@ class LearningRule(nn.Module):
     def gradients(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """``{name: pseudo-gradient}`` of every weight that a synapse names, held ones too; nothing else is touched."""
         with self.as_it_is():
-            return {self._name(p): g for p, g in self._sum(self.credit(x, y)[1], torch.empty_like).values()}
+            summed = self._sum(self.credit(x, y)[1], torch.empty_like).values()
+            return {name: g for p, g in summed for name in self._names(p)}
 
     @torch.no_grad()
     def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
@@ -328,25 +329,27 @@ class LearningRule(nn.Module):
         """
         sums: dict[int, tuple[nn.Parameter, Tensor]] = {}
         decays: list[tuple[nn.Parameter, float | Tensor]] = []
+        shared: list[tuple[nn.Parameter, str, float | Tensor]] = []
         own, network = self._parameters, self.network
         theirs, layers = network._parameters, network.layers
-        for synapse in synapses:
-            name, post, pre, bias, decay, total = synapse
+        for name, post, pre, bias, decay, total in synapses:
             parameters = own if name in own else theirs
             parameter = parameters.get(name)
             if parameter is None:
                 raise self._no_such_weights(name)
             layer = _OWN if parameters is own else layers[int(name[1:]) - 1]
-            if isinstance(total, str):
-                total = self._transposed_sum(total, synapse, sums)
             known = sums.get(id(parameter))
-            out = torch.empty_like(parameter) if known else place(parameter)
-            if out is not None:
+            if isinstance(total, str):
+                shared.append((parameter, total, decay))
+            elif (out := torch.empty_like(parameter) if known else place(parameter)) is not None:
                 if total is None:
-                    layer.outer(post, pre, out)
-                elif isinstance(decay, float) and decay and not known:
-                    torch.add(total, parameter, alpha=decay, out=out)  # one pass over the weights, not two
-                    decay = 0.0
+                    try:
+                        layer.outer(post, pre, out)
+                    except ValueError as error:
+                        raise ValueError(f"synapse {name}: {error}") from None
+                elif total.shape != parameter.shape:
+                    shapes = f"{tuple(total.shape)}, the weights {tuple(parameter.shape)}"
+                    raise ValueError(f"synapse {name}: its total has the shape {shapes}")
                 else:
                     out.copy_(total)
                 if known:
@@ -359,38 +362,46 @@ class LearningRule(nn.Module):
                 parameter = parameters.get(bias)
                 if parameter is None:
                     raise self._no_such_weights(bias)
-                if known := sums.get(id(parameter)):
-                    layer.total(post, more := torch.empty_like(parameter))
-                    known[1].add_(more)
-                elif (out := place(parameter)) is not None:
+                known = sums.get(id(parameter))
+                if (out := torch.empty_like(parameter) if known else place(parameter)) is not None:
                     layer.total(post, out)
-                    sums[id(parameter)] = parameter, out
+                    if known:
+                        known[1].add_(out)
+                    else:
+                        sums[id(parameter)] = parameter, out
+        for parameter, name, decay in shared:  # when all is summed, and before anything decays
+            source = theirs.get(name)
+            if source is None:
+                raise self._no_such_weights(name)
+            # What shares the sum of weights that are held has none, and stays.
+            if id(source) in sums and (out := place(parameter)) is not None:
+                total = sums[id(source)][1].transpose(0, 1)
+                if isinstance(decay, Tensor):
+                    out.copy_(total)
+                    decays.append((parameter, decay))
+                else:
+                    torch.add(total, parameter, alpha=decay, out=out)  # one pass over the weights, not two
+                sums[id(parameter)] = parameter, out
         for parameter, decay in decays:
             gradient = sums[id(parameter)][1]
             if isinstance(decay, Tensor):
-                gradient.addcmul_(parameter, decay)
+                if decay.numel() not in (1, len(parameter)):
+                    raise ValueError(f"a decay is 1 number or {len(parameter)}, one a unit, not {decay.numel()}")
+                gradient.addcmul_(parameter, decay.reshape(-1, *[1] * (parameter.ndim - 1)))
             else:
                 gradient.add_(parameter, alpha=decay)
         if type(self).finish is not LearningRule.finish:
             for parameter, gradient in sums.values():
-                self.finish(self._name(parameter), gradient)
+                self.finish(self._names(parameter)[0], gradient)
         return sums
 
     def _no_such_weights(self, name: str) -> ValueError:
         known = [n for n, p in (*self._parameters.items(), *self.network._parameters.items()) if p is not None]
         return ValueError(f"a synapse names the weights {name!r}; there are {', '.join(known)}")
 
-    def _transposed_sum(self, name: str, synapse: Synapse, sums: Mapping[int, tuple]) -> Tensor:
-        """The sum of the network's weights ``name``, transposed; worked out here if these weights are held."""
-        parameter = self.network._parameters[name]
-        if id(parameter) not in sums:
-            self.network.layers[int(name[1:]) - 1].outer(synapse.pre, synapse.post, own := torch.empty_like(parameter))
-            return own.transpose(0, 1)
-        return sums[id(parameter)][1].transpose(0, 1)
-
-    def _name(self, parameter: nn.Parameter) -> str:
-        named = (*self._parameters.items(), *self.network._parameters.items())
-        return next(name for name, p in named if p is parameter)
+    def _names(self, parameter: nn.Parameter) -> list[str]:
+        """The names of a parameter; weights that layers share have several."""
+        return [n for n, p in (*self._parameters.items(), *self.network._parameters.items()) if p is parameter]
 
     def _errors_of(self, synapses: Iterable[Synapse]) -> dict[int, Tensor]:
         """``{l: δ_l}`` for each layer at whose weights one signal meets the activity below."""
@@ -423,6 +434,9 @@ class LearningRule(nn.Module):
         """Take up the training whose :meth:`progress_state` this was."""
         self.phase = state["phase"]
         for name, generator in self._generators().items():
+            if name not in state["generators"]:
+                known = ", ".join(state["generators"]) or "none"
+                raise ValueError(f"the state has no generator {name!r}; it has {known}")
             generator.set_state(state["generators"][name])
 
     def get_extra_state(self) -> Tensor:
@@ -438,8 +452,8 @@ class LearningRule(nn.Module):
         if x.device.type == "meta":
             return
         value = loss.item()
-        # A saturating activation makes something finite even of an input that is not.
-        if not math.isfinite(value) or (self.network.saturates and not self.looks_at_input):
+        # Many an activation makes something finite even of an input that is not.
+        if not self.looks_at_input:
             checks.finite_input(x)
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss is {value}: training has diverged, try a smaller learning rate")

@@ -115,7 +115,7 @@ def register(
     def put(rule: type[LearningRule]) -> type[LearningRule]:
         taken = RULES.get(name)
         # A notebook cell that is run again makes its class again.
-        if taken and (taken.rule.__module__, taken.rule.__qualname__) != (rule.__module__, rule.__qualname__):
+        if taken and not _same(taken.rule, rule):
             raise ValueError(f"the name {name!r} is taken by {taken.rule.__module__}.{taken.rule.__qualname__}")
         cited = (cite,) if isinstance(cite, str) else tuple(cite)
         fixed, others = dict(options or {}), dict(also or {})
@@ -135,6 +135,12 @@ def in_family(*families: str) -> list[str]:
     for family in families:
         checks.one_of("family", family, known)
     return [card.name for card in RULES.values() if card.family in families]
+
+
+def _same(old: type, new: type) -> bool:
+    """Whether a class is the one on file, made again: by a cell, or in the file that a cell was copied to."""
+    modules = {old.__module__, new.__module__}
+    return old.__qualname__ == new.__qualname__ and (len(modules) == 1 or "__main__" in modules)
 
 
 def known_names() -> Iterator[Card]:
@@ -177,7 +183,7 @@ def _own(name: str) -> Card:
         raise ValueError(f"rule {name!r} is not a subclass of LearningRule")
     carded = [card for card in RULES.values() if card.rule is found]
     if carded:
-        return replace(carded[0], name=name)
+        return replace(carded[0], name=name, options={}, also={})  # the class, with all of its options
     return Card(name, found, attribute, attribute, "own rules", (), MLP, Look("grey", ":"))
 
 

@@ -407,6 +407,7 @@ class Microcircuits(LearningRule):
     @torch.no_grad()
     def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
         """``error`` of every layer; ``apical``, ``v_A``, of the hidden ones, each ``(batch, n_k)``."""
+        checks.no_autocast(x)
         with self.as_it_is():
             self.network.check_input(x)
             trace = self.observe(x)

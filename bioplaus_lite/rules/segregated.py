@@ -191,10 +191,16 @@ class SegregatedCompartments(LearningRule):
     def parameter_groups(self) -> list[dict]:
         """One group a layer, ``forward 1 … L``, each with the model's own learning rate."""
         etas = self.constants.etas(self.network.depth)
+        self._refuse_held()
         return [
             {"params": [self.network.weight(l), self.network.bias(l)], "name": f"forward {l}", "lr": eta}
             for l, eta in enumerate(etas, 1)
         ]
+
+    def _refuse_held(self) -> None:
+        held = [name for name, p in self.network._parameters.items() if not p.requires_grad]
+        if held:
+            raise ValueError(f"{', '.join(held)} cannot be held one by one; set the eta of the layer to 0")
 
     # ------------------------------------------------------------------------------------------------ learning
 
@@ -225,7 +231,12 @@ class SegregatedCompartments(LearningRule):
             Mean cross-entropy of the scores that the forward phases gave, each before its own update.
         """
         _refuse_what_is_not_a_rate(optimizer)
+        self._refuse_held()
         rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        for l in range(1, self.network.depth + 1):
+            both = [rates.get(id(p), 0.0) for p in (self.network.weight(l), self.network.bias(l))]
+            if both[0] != both[1]:
+                raise ValueError(f"W{l} and b{l} learn at one rate, not at {both[0]!r} and {both[1]!r}")
         etas = [float(rates.get(id(self.network.weight(l)), 0.0)) for l in range(1, self.network.depth + 1)]
         presented = self.present(x, y, etas)
         for p in self.network.parameters():

@@ -214,8 +214,10 @@ class TargetRule(LearningRule):
     @torch.no_grad()
     def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
         """``error`` of every layer, and ``target``, ``ĥ_l``, of the hidden ones, each ``(batch, n_l)``."""
+        checks.no_autocast(x)
         with self.as_it_is():
             self.network.check_input(x)
+            checks.finite_input(x)
             trace = Trace(self.network.activities(x), {"corrupted": {}})
             _, error = self.answer(trace, y)
             found = {"error": self._errors_of(self.synapses(trace, error, y))}

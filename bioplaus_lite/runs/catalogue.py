@@ -211,7 +211,7 @@ def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
     search = _search(search) if search else None
     for rule, dataset in itertools.product(rules, datasets):
         one_of("dataset", dataset, SETS)
-        full = f"{name}-{rule}" if several else name
+        full = f"{name}-{re.sub('[^a-z0-9_]+', '-', str(rule).lower())}" if several else name
         stem = f"{group}-{dataset}-{full}"
         parameters = copy.deepcopy({**DEFAULTS, **settings, "rule": rule, "dataset": dataset})
         _check_tables(parameters)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from bioplaus_lite import checks
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 from bioplaus_lite.models.segregated.simulation import sigma
-from bioplaus_lite.networks import Layer, Network, input_and_output, uniform_like
+from bioplaus_lite.networks import Dense, Layer, Network, input_and_output, uniform_like
 
 __all__ = ["RateNetwork", "RateUpdate", "initial_range", "rate_update"]
 
@@ -65,7 +65,7 @@ class Dendrite:
 
     def outer(self, post: Tensor, pre: Tensor, out: Tensor) -> None:
         """``Σ_batch k post (κ̄ φ_max pre)ᵀ``: what a signal at the soma asks of the weights."""
-        torch.mm((post * self.gain).T, pre * self.scale, out=out)
+        Dense().outer(post * self.gain, pre * self.scale, out)
 
     def total(self, post: Tensor, out: Tensor) -> None:
         """``Σ_batch k post``."""
