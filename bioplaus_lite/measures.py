@@ -22,7 +22,6 @@ from torch import Tensor
 
 from bioplaus_lite import checks
 from bioplaus_lite.rules import LearningRule
-from bioplaus_lite.training import frozen
 
 if TYPE_CHECKING:
     from bioplaus_lite.rules.target_propagation import TargetRule
@@ -87,7 +86,7 @@ def true_gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor
     """``{l: ∂L/∂W_l}`` of the rule's objective, the mean cross-entropy unless it has another, by autograd."""
     weights = [rule.network.weight(layer) for layer in _layers(rule)]
     learned = [w.requires_grad for w in weights]  # a layer held fixed has a gradient all the same
-    with frozen(rule), torch.enable_grad():
+    with rule.as_it_is(), torch.enable_grad():
         try:
             for w in weights:
                 w.requires_grad_(True)
@@ -100,7 +99,7 @@ def true_gradients(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor
 
 def backprop_errors(rule: LearningRule, x: Tensor, y: Tensor) -> dict[int, Tensor]:
     """``{l: δ_l = ∂L/∂a_l}`` by autograd, shapes as the activities."""
-    with frozen(rule), torch.enable_grad():
+    with rule.as_it_is(), torch.enable_grad():
         currents: list[Tensor] = []
         loss = rule.objective(rule.network.activities(x, currents)[-1], y)
         return dict(zip(_layers(rule), torch.autograd.grad(loss, currents), strict=True))
@@ -155,7 +154,7 @@ class Probe:
 
 
 Answer = Mapping[int, float | None]
-Asks = TypeVar("Asks", bound=Callable[[Probe], Answer])
+_Asks = TypeVar("_Asks", bound=Callable[[Probe], Answer])
 
 
 @dataclass(frozen=True)
@@ -185,14 +184,14 @@ class Measure:
 MEASURES: dict[str, Measure] = {}
 
 
-def measure(name: str, *, unit: str, version: int = 1, always: bool = False) -> Callable[[Asks], Asks]:
+def measure(name: str, *, unit: str, version: int = 1, always: bool = False) -> Callable[[_Asks], _Asks]:
     """Give a question a name under which trainings record it: a decorator of ``ask(probe) -> {layer: value}``.
 
     Raises:
         ValueError: the name is taken.
     """
 
-    def put(ask: Asks) -> Asks:
+    def put(ask: _Asks) -> _Asks:
         taken = MEASURES.get(name)
         if taken and (taken.ask.__module__, taken.ask.__qualname__) != (ask.__module__, ask.__qualname__):
             raise ValueError(f"the measure {name!r} is taken by {taken.ask.__module__}.{taken.ask.__qualname__}")
@@ -307,7 +306,7 @@ def _jacobian_condition(probe: Probe) -> Answer:
     if (condition := getattr(probe.rule, "jacobian_condition", None)) is None:
         return dict.fromkeys(_hidden(probe))
     top = probe.rule.network.depth - 1
-    with frozen(probe.rule), torch.no_grad():
+    with probe.rule.as_it_is(), torch.no_grad():
         return {top: condition(probe.rule(probe.few[0]))} if top else {}
 
 
@@ -494,7 +493,7 @@ def _inverse_angles(probe: Probe) -> Answer:
         if layer not in probe.errors:
             angles[layer] = None
             continue
-        with frozen(rule), torch.enable_grad():
+        with rule.as_it_is(), torch.enable_grad():
             current = network.current(layer, activities[layer - 1]).detach().requires_grad_()
             s = network.upward(layer, current)[-1]
             rows = [torch.autograd.grad(s[:, k].sum(), current, retain_graph=True)[0] for k in range(s.shape[1])]

@@ -23,8 +23,8 @@ from torch.nn.grad import conv2d_weight
 from bioplaus_lite import checks
 
 __all__ = [
-    "ACTIVATIONS", "CNN", "INITS", "MLP", "Activation", "AvgPool", "Conv", "Dense", "Flatten", "Layer", "MaxPool",
-    "Network", "Reshape", "uniform_like",
+    "ACTIVATIONS", "CNN", "INITS", "MLP", "Activation", "AvgPool", "Connection", "Conv", "Dense", "Flatten", "Layer",
+    "MaxPool", "Network", "Reshape", "uniform_like",
 ]  # fmt: skip
 
 
@@ -183,6 +183,8 @@ class Dense:
 
     def total(self, post: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch post``, in the shape of the bias, to ``out``."""
+        if post.shape[1:] != out.shape:
+            raise ValueError(f"a signal of the shape {tuple(post.shape)} does not meet a bias of {tuple(out.shape)}")
         torch.sum(post, 0, out=out)
 
     def back(self, signal: Tensor, feedback: Tensor) -> Tensor:

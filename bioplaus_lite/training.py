@@ -15,7 +15,7 @@ from tqdm import tqdm
 from bioplaus_lite import checks
 from bioplaus_lite.rules import LearningRule
 
-__all__ = ["History", "batches", "evaluate", "fit", "frozen"]
+__all__ = ["History", "batches", "evaluate", "fit"]
 
 Batch = tuple[Tensor, Tensor]
 MakesOptimizer = torch.optim.Optimizer | Callable[[list[dict]], torch.optim.Optimizer]
@@ -64,23 +64,6 @@ class History:
         return self.curve(metric, split)[1][-1]
 
 
-@contextmanager
-def frozen(rule: LearningRule) -> Iterator[LearningRule]:
-    """The rule in evaluation mode, its gradients and its mode given back at the end."""
-    modes = {module: module.training for module in rule.modules()}
-    gradients = {p: p.grad for p in rule.parameters()}
-    for p in gradients:
-        p.grad = None  # set aside, so that what happens inside writes to tensors of its own
-    rule.eval()
-    try:
-        yield rule
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for p, gradient in gradients.items():
-            p.grad = gradient
-
-
 def batches(x: Tensor, y: Tensor, batch_size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
     """Yield ``(x, y)`` batches; shuffled if there is a ``generator``. The last one may be smaller.
 
@@ -118,7 +101,7 @@ def evaluate(rule: LearningRule, x: Tensor, y: Tensor, *, batch_size: int = 1000
     batch_size = checks.whole("batch_size", batch_size)
     x, y = _check(rule, (x, y), "data")
     loss, correct = 0.0, 0
-    with frozen(rule):
+    with rule.as_it_is():
         for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):
             scores = rule(xb)
             loss += F.cross_entropy(scores, yb, reduction="sum").item()
@@ -253,7 +236,7 @@ def _optimizers(
         if missing := [phase for phase in phases if phase not in given]:
             raise ValueError(f"optimizer: there is none for the phase {missing[0]!r}; each of {phases} needs one")
         return {phase: _optimizer(rule, one) for phase, one in given.items()}
-    return dict.fromkeys(phases, _optimizer(rule, given))
+    return dict.fromkeys(rule.phases, _optimizer(rule, given))
 
 
 def _optimizer(rule: LearningRule, given: MakesOptimizer | None) -> torch.optim.Optimizer:

@@ -5,7 +5,7 @@ import torch
 
 from bioplaus_lite.networks import MLP
 from bioplaus_lite.rules import make_rule
-from bioplaus_lite.training import History, batches, evaluate, fit, frozen
+from bioplaus_lite.training import History, batches, evaluate, fit
 
 
 @pytest.fixture
@@ -81,15 +81,18 @@ def test_evaluate_agrees_with_a_direct_count(data):
     assert r.training
 
 
-def test_frozen_gives_back_gradients_and_mode(data):
+def test_what_is_asked_leaves_gradients_and_every_mode(data):
     r = rule()
     r.assign_gradients(*data)
+    r.network.eval()  # a mode of its own, to be given back too
     kept = r.network.W1.grad
     values = kept.clone()
-    with frozen(r):
+    evaluate(r, *data)
+    r.gradients(data[0][:5], data[1][:5])
+    with r.as_it_is():
         assert not r.training
-        r.assign_gradients(data[0][:5], data[1][:5])
-    assert r.training and r.network.W1.grad is kept and torch.equal(kept, values)
+    assert r.training and not r.network.training
+    assert r.network.W1.grad is kept and torch.equal(kept, values)
 
 
 def test_schedulers_step_once_an_epoch(data):

@@ -50,6 +50,16 @@ def cross_entropy_and_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     return loss, error.div_(batch)
 
 
+def _copy(total: Tensor, out: Tensor) -> None:
+    if total.shape != out.shape:
+        raise ValueError(f"its total has the shape {tuple(total.shape)}, the weights {tuple(out.shape)}")
+    out.copy_(total)
+
+
+def _plus(total: Tensor, weight: Tensor, decay: float, out: Tensor) -> None:
+    torch.add(total, weight, alpha=decay, out=out)
+
+
 class Trace(NamedTuple):
     """The passes upward, which do not depend on the answer.
 
@@ -178,13 +188,16 @@ class LearningRule(nn.Module):
         """
         return F.cross_entropy(scores, y)
 
-    def forward_path(self, layer: int) -> Tensor:
-        """The forward weights that ``feedback(layer)`` answers, dense, shaped as its transpose: ``W_layer``."""
-        return self.network.weight(layer).detach()
-
     def sender(self, layer: int) -> int:
-        """The layer whose error travels through ``feedback(layer)``."""
+        """The layer whose error travels through ``feedback(layer)``: ``layer``, unless feedback skips layers."""
         return layer
+
+    def forward_path(self, layer: int) -> Tensor:
+        """The forward weights that ``feedback(layer)`` answers, shaped as its transpose: ``W_sender ⋯ W_layer``."""
+        path = self.network.weight(layer).detach()
+        for above in range(layer + 1, self.sender(layer) + 1):
+            path = self.network.weight(above).detach() @ path
+        return path
 
     def other_answers(self) -> dict[str, Callable[[Tensor], Tensor]]:
         """Ways to answer besides ``forward``, by name: functions from inputs to scores. A training records both."""
@@ -329,61 +342,54 @@ class LearningRule(nn.Module):
         """
         sums: dict[int, tuple[nn.Parameter, Tensor]] = {}
         decays: list[tuple[nn.Parameter, float | Tensor]] = []
-        shared: list[tuple[nn.Parameter, str, float | Tensor]] = []
-        own, network = self._parameters, self.network
-        theirs, layers = network._parameters, network.layers
+        shared: list[tuple[str, nn.Parameter, str, float | Tensor]] = []
+        own, theirs, layers = self._parameters, self.network._parameters, self.network.layers
+
+        def add(name: str, parameter: nn.Parameter, write: Callable[..., object], *signals: Any) -> None:
+            known = sums.get(id(parameter))
+            out = torch.empty_like(parameter) if known else place(parameter)
+            if out is None:
+                return
+            try:
+                write(*signals, out)
+            except (ValueError, RuntimeError) as error:
+                raise type(error)(f"synapse {name}: {error}") from None
+            if known:
+                known[1].add_(out)
+            else:
+                sums[id(parameter)] = parameter, out
+
         for name, post, pre, bias, decay, total in synapses:
             parameters = own if name in own else theirs
-            parameter = parameters.get(name)
-            if parameter is None:
+            if (parameter := parameters.get(name)) is None:
                 raise self._no_such_weights(name)
             layer = _OWN if parameters is own else layers[int(name[1:]) - 1]
-            known = sums.get(id(parameter))
             if isinstance(total, str):
-                shared.append((parameter, total, decay))
-            elif (out := torch.empty_like(parameter) if known else place(parameter)) is not None:
-                if total is None:
-                    try:
-                        layer.outer(post, pre, out)
-                    except ValueError as error:
-                        raise ValueError(f"synapse {name}: {error}") from None
-                elif total.shape != parameter.shape:
-                    shapes = f"{tuple(total.shape)}, the weights {tuple(parameter.shape)}"
-                    raise ValueError(f"synapse {name}: its total has the shape {shapes}")
-                else:
-                    out.copy_(total)
-                if known:
-                    known[1].add_(out)
-                else:
-                    sums[id(parameter)] = parameter, out
-                if isinstance(decay, Tensor) or decay:
-                    decays.append((parameter, decay))
+                shared.append((name, parameter, total, decay))
+            elif total is None:
+                add(name, parameter, layer.outer, post, pre)
+            else:
+                add(name, parameter, _copy, total)
+            if (isinstance(decay, Tensor) or decay) and not isinstance(total, str):
+                decays.append((parameter, decay))
             if bias is not None:
-                parameter = parameters.get(bias)
-                if parameter is None:
+                if (parameter := parameters.get(bias)) is None:
                     raise self._no_such_weights(bias)
-                known = sums.get(id(parameter))
-                if (out := torch.empty_like(parameter) if known else place(parameter)) is not None:
-                    layer.total(post, out)
-                    if known:
-                        known[1].add_(out)
-                    else:
-                        sums[id(parameter)] = parameter, out
-        for parameter, name, decay in shared:  # when all is summed, and before anything decays
-            source = theirs.get(name)
-            if source is None:
-                raise self._no_such_weights(name)
-            # What shares the sum of weights that are held has none, and stays.
-            if id(source) in sums and (out := place(parameter)) is not None:
-                total = sums[id(source)][1].transpose(0, 1)
-                if isinstance(decay, Tensor):
-                    out.copy_(total)
-                    decays.append((parameter, decay))
-                else:
-                    torch.add(total, parameter, alpha=decay, out=out)  # one pass over the weights, not two
-                sums[id(parameter)] = parameter, out
+                add(bias, parameter, layer.total, post)
+        for name, parameter, source, decay in shared:  # when all is summed, and before anything decays
+            if theirs.get(source) is None:
+                raise self._no_such_weights(source)
+            if (found := sums.get(id(theirs[source]))) is None:
+                continue  # what shares the sum of weights that are held has none, and stays
+            if isinstance(decay, Tensor):
+                add(name, parameter, _copy, found[1].transpose(0, 1))
+                decays.append((parameter, decay))
+            else:  # one pass over the weights, not two
+                add(name, parameter, _plus, found[1].transpose(0, 1), parameter, decay)
         for parameter, decay in decays:
-            gradient = sums[id(parameter)][1]
+            if (found := sums.get(id(parameter))) is None:
+                continue
+            gradient = found[1]
             if isinstance(decay, Tensor):
                 if decay.numel() not in (1, len(parameter)):
                     raise ValueError(f"a decay is 1 number or {len(parameter)}, one a unit, not {decay.numel()}")
@@ -414,12 +420,14 @@ class LearningRule(nn.Module):
     @contextmanager
     def as_it_is(self) -> Iterator[None]:
         """In evaluation mode, and with every generator put back at the end: what is asked inside moves nothing."""
-        training, before = self.training, {name: g.get_state() for name, g in self._generators().items()}
-        self.training = False
+        modes = {module: module.training for module in self.modules()}
+        before = {name: generator.get_state() for name, generator in self._generators().items()}
+        self.eval()
         try:
             yield
         finally:
-            self.training = training
+            for module, mode in modes.items():
+                module.training = mode
             for name, generator in self._generators().items():
                 generator.set_state(before[name])
 

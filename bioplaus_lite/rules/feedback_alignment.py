@@ -100,13 +100,6 @@ class DirectFeedbackAlignment(LearningRule):
         """Weights that carry the *output* error down to ``layer - 1``, ``(n_{l-1}, n_L)``."""
         return self.direct_feedback(layer - 1)
 
-    def forward_path(self, layer: int) -> Tensor:
-        """``W_L ⋯ W_layer``, from hidden layer ``layer - 1`` to the output."""
-        path = self.network.weight(layer).detach()
-        for above in range(layer + 1, self.network.depth + 1):
-            path = self.network.weight(above).detach() @ path
-        return path
-
     def sender(self, layer: int) -> int:
         return self.network.depth
 

@@ -169,13 +169,6 @@ class SegregatedCompartments(LearningRule):
         """
         return self.direct_feedback(checks.whole("layer", layer, 2, max(self.network.depth, 2)) - 1)
 
-    def forward_path(self, layer: int) -> Tensor:
-        """``W_L ⋯ W_layer``, from hidden layer ``layer - 1`` to the output."""
-        path = self.network.weight(layer).detach()
-        for above in range(layer + 1, self.network.depth + 1):
-            path = self.network.weight(above).detach() @ path
-        return path
-
     def sender(self, layer: int) -> int:
         return self.network.depth
 
