@@ -265,12 +265,13 @@ def turns_of(rule: LearningRule, turns: bool) -> tuple[str, ...]:
 class Measures:
     """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
 
-    - the measures of :data:`~bioplaus_lite.measures.MEASURES` that are always taken: ``update_angle_l`` between the
-      rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
+    - the measures of :data:`~bioplaus_lite.measures.named.MEASURES` that are always taken: ``update_angle_l`` between
+      the rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
       over ten parts of the batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l``
       between the rule's errors and those of backprop, and ``inverse_angle_l`` between them and those of the
       pseudo-inverse of the Jacobian; nothing where a rule has no such signal; and those that are named;
-    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.measures.Dynamics`.
+    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see
+      :class:`~bioplaus_lite.measures.changes.Dynamics`.
 
     A rule that has other ways to answer, a test with spikes for instance, is tested by them too: ``spiking_accuracy``.
 
