@@ -27,7 +27,7 @@ from bioplaus_lite.training import History
 
 __all__ = [
     "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
-    "optimizer_from", "scheduler_from", "split_of", "tell", "turns_of",
+    "optimizer_from", "report_progress", "scheduler_from", "split_of", "turns_of",
 ]  # fmt: skip
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
@@ -306,15 +306,15 @@ class Measures:
         return values
 
 
-_last_told = 0.0
+_last_reported = 0.0
 
 
-def tell(examples: int, total: int) -> None:
+def report_progress(examples: int, total: int) -> None:
     """Tell the runner how far a training is, at most once a second; does nothing where there is no runner."""
-    global _last_told
+    global _last_reported
     now = time.monotonic()
-    if UNDER_RUNNER in os.environ and (now - _last_told >= 1 or examples >= total):
-        _last_told = now
+    if UNDER_RUNNER in os.environ and (now - _last_reported >= 1 or examples >= total):
+        _last_reported = now
         print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
 
 
