@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bioplaus_lite import checks
-from bioplaus_lite.networks import AvgPool, Conv, Dense, Flatten, Layer, MaxPool, Read, Reshape
+from bioplaus_lite.layers import AvgPool, Conv, Dense, Flatten, Layer, MaxPool, Read, Reshape
 
 __all__ = ["read_sequential"]
 

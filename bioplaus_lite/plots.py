@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 from bioplaus_lite.rules.cards import COLOURS as PALETTE
-from bioplaus_lite.rules.cards import RULES, card_of, known_names
+from bioplaus_lite.rules.cards import RULES, card_of, every_card
 from bioplaus_lite.training import History
 
 __all__ = [
@@ -46,13 +46,13 @@ STYLE = {
 LABELS = {name: card.label for name, card in RULES.items()}
 
 #: What rules and the runs of the review's experiment are called where there is little room, in the order of the book.
-SHORT = {card.name: card.short for card in known_names()}
+SHORT = {card.name: card.short for card in every_card()}
 
 
 def families() -> dict[str, tuple[str, ...]]:
     """Names of runs by kinship, for figures with a column a family; all are compared with backprop."""
     found: dict[str, list[str]] = {}
-    for card in known_names():
+    for card in every_card():
         found.setdefault(card.family, []).append(card.name)
     reference, *others = found
     return {family: (found[reference][0], *found[family]) for family in others}
@@ -209,8 +209,8 @@ def learning_curves(
     A rule has its own colour and dashes; what goes by another name gets a colour that no rule of the figure has.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    known = [name for name in histories if name in RULES or ":" in name]
-    looks = {name: style_of(name) | {"label": card_of(name).label} for name in known}
+    with_a_card = [name for name in histories if name in RULES or ":" in name]
+    looks = {name: style_of(name) | {"label": card_of(name).label} for name in with_a_card}
     taken = {look["color"] for look in looks.values()}
     # As matplotlib would give them: see the cycle in STYLE.
     cycle = [{"color": c, "linestyle": d} for c, d in zip(COLOURS, _LINES * 2, strict=True)]

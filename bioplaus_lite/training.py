@@ -172,7 +172,7 @@ def fit(
     running: list[tuple[Tensor, int]] = []
     sets = test if isinstance(test, Mapping) else {"test": test} if test is not None else {}
     evaluated = {split: _check(rule, labelled, split) for split, labelled in sets.items()}
-    told = progress if callable(progress) else lambda examples, total: None
+    report = progress if callable(progress) else lambda examples, total: None
 
     def record() -> None:
         epoch = examples / len(x)
@@ -204,7 +204,7 @@ def fit(
                 before, examples = examples, examples + len(xb)
                 crossed = examples // every > before // every or any(before < mark <= examples for mark in marks)
                 bar.update(len(xb))
-                told(examples, epochs * len(x))
+                report(examples, epochs * len(x))
                 if crossed:
                     record()
             if not turns or (epoch + 1) % len(turns) == 0:

@@ -52,7 +52,7 @@ from bioplaus_lite.runs.records import (
 )
 from bioplaus_lite.runs.runner import run_all
 from bioplaus_lite.runs.states import State, choose, record_of, state_of
-from bioplaus_lite.runs.work import here, on_dask
+from bioplaus_lite.runs.work import in_this_process, on_dask
 from bioplaus_lite.training import History, fit
 
 SMALL = """
@@ -583,7 +583,7 @@ class Stub:
 def do(runs, folders: Folders, **how) -> tuple[list[str], dict[str, str]]:
     keep_old, again = how.pop("keep_old", False), how.pop("again", False)
     work = Stub(folders, **how)
-    with folders.ours():
+    with folders.reserved():
         ended = run_all(list(runs.values()), folders, work, keep_old=keep_old, again=again, say=lambda line: None)
     assert keep_old or not ended.left
     return work.did, ended.failed
@@ -704,7 +704,7 @@ def test_what_is_on_record_is_kept_although_its_search_is_open(catalogue, folder
     assert "small-mnist-fa-s0                           waits         25.00%        1  for 1 of 3 trials" in said
     assert said.endswith("2 waits\non record, but not in the catalogue: small-mnist-fa-lr2p0-s0\n")
     work = Stub(folders, fails=("small-mnist-fa-lr3p0-s0",))
-    with folders.ours():
+    with folders.reserved():
         ended = run_all(list(runs.values()), folders, work, keep_old=True, say=lambda line: None)
     assert (list(ended.failed), ended.left) == (["small-mnist-fa-lr3p0-s0"], list(runs))
 
@@ -718,7 +718,7 @@ def test_runs_that_are_left_are_not_counted_as_done(tmp_path: Path, capsys, cata
 def test_a_trial_is_done_again_by_its_name(catalogue, folders: Folders, monkeypatch, tmp_path: Path, capsys):
     catalogue(*SEARCH)
     work = Stub(folders)
-    monkeypatch.setattr("bioplaus_lite.runs.__main__.here", lambda folders, threads: work)
+    monkeypatch.setattr("bioplaus_lite.runs.__main__.in_this_process", lambda folders, threads: work)
     words = ["--catalogue", str(tmp_path / "catalogue.toml"), "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert main(["run", "--all", *words]) == 0
     work.did.clear()
@@ -752,8 +752,8 @@ def test_a_trial_says_its_validation_error_and_a_run_that_diverged_says_so(catal
 def test_whatever_happens_to_a_run_here_the_others_go_on(catalogue, folders: Folders, monkeypatch):
     monkeypatch.setattr(working, "execute", lambda *given, **more: 1 / 0)
     runs = list(catalogue().runs.values())
-    with folders.ours():
-        ended = run_all(runs, folders, here(folders, 1), say=lambda line: None)
+    with folders.reserved():
+        ended = run_all(runs, folders, in_this_process(folders, 1), say=lambda line: None)
     assert ended.failed == {run.id: "ZeroDivisionError: division by zero" for run in runs}
 
 
@@ -793,7 +793,7 @@ def test_a_full_disk_is_an_error_that_says_so_and_stops_everything(catalogue, fo
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     work = Stub(folders)
-    with folders.ours():
+    with folders.reserved():
         monkeypatch.setattr(records.os, "fsync", full)
         with pytest.raises(StoreError, match=r"small-mnist-fa-s0 was computed, but .*jsonl cannot be written: No sp"):
             run_all(list(runs.values()), folders, work)
@@ -809,7 +809,8 @@ def test_a_disk_that_is_full_after_the_record_loses_only_the_notebook(catalogue,
 
     write = runner.write
     monkeypatch.setattr(runner, "write", full)
-    with folders.ours(), pytest.raises(StoreError, match=r"fa-s0\.ipynb cannot be written: No space left on device"):
+    message = r"fa-s0\.ipynb cannot be written: No space left on device"
+    with folders.reserved(), pytest.raises(StoreError, match=message):
         run_all(list(catalogue().runs.values()), folders, Stub(folders))
     assert [state_of(run, folders).name for run in catalogue().runs.values()] == ["done", "missing"]
 
@@ -825,7 +826,7 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
 
 def test_a_disk_with_no_room_is_noticed_before_anything_is_computed(folders: Folders, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(StoreError, match=r"has 0\.0 MB left on its disk; at least 20 are needed"), folders.ours():
+    with pytest.raises(StoreError, match=r"has 0\.0 MB left on its disk; at least 20 are needed"), folders.reserved():
         pass
 
 
@@ -841,12 +842,12 @@ def test_drafts_of_a_killed_process_are_removed_and_a_second_runner_is_refused(f
     for folder in (folders.data, folders.data / "runs", folders.data / "searches", folders.notebooks):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "x.jsonl.1234.part").write_text("{")
-    with folders.ours():
+    with folders.reserved():
         assert not [path for path in folders.data.rglob("*") if path.is_file()]
         save_run(record("r-0"), folders.data)  # another process may put its own record there meanwhile
-        with pytest.raises(StoreError, match="another runner is at work in"), folders.ours():
+        with pytest.raises(StoreError, match="another runner is at work in"), folders.reserved():
             pass
-    with folders.ours():
+    with folders.reserved():
         pass
 
 
@@ -1060,7 +1061,7 @@ def test_the_error_of_a_notebook_is_told_in_its_own_words_and_progress_on_the_wa
     template, _ = quick_template(slow=(0,), fails=(1,), tenths=3)
     runs, told = catalogue().runs, []
     folders = Folders(template=template)
-    good, bad = here(folders, 1)(list(runs.values()), lambda *at: told.append(at))
+    good, bad = in_this_process(folders, 1)(list(runs.values()), lambda *at: told.append(at))
     assert told == [("small-mnist-fa-s0", n, 3) for n in range(3)] + [("small-mnist-fa-s1", 0, 3)]
     text, result, warnings = good[1]
     assert (result["test_error"], warnings) == (0.5, ["careful"])
@@ -1158,7 +1159,7 @@ def test_a_worker_is_killed_in_mid_run_and_every_run_still_ends_once(tmp_path: P
                 yield run, result
             thread.join()
 
-        with folders.ours():
+        with folders.reserved():
             failed = run_all(list(runs.values()), folders, watched).failed
         assert sorted(worker.poll() is None for worker in workers) == [False, True]
     ((seed, kernel, parent),) = killed

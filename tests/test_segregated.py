@@ -19,7 +19,7 @@ from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters, S
 from bioplaus_lite.models.segregated.compiled import compiler
 from bioplaus_lite.models.segregated.rate import initial_range
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules.segregated import SegregatedCompartments, jacobian_condition
+from bioplaus_lite.rules.segregated import SegregatedCompartments
 from bioplaus_lite.training import evaluate, fit
 
 SIZES = [(12, 4), (12, 9, 4), (12, 9, 20, 4)]
@@ -626,12 +626,12 @@ def test_jacobian_condition_is_that_of_the_maps_it_names():
     J_beta = torch.autograd.functional.jacobian(lambda h: c.phi_max * torch.sigmoid(c.k_d * (W @ h + b)), hidden)
     J_gamma = torch.autograd.functional.jacobian(lambda o: torch.sigmoid(Y @ o), c.phi_max * scores[0].sigmoid())
     A = torch.eye(4, dtype=F64) - J_beta @ J_gamma
-    assert jacobian_condition(rule, scores) == pytest.approx(torch.linalg.eigvalsh(A.T @ A).max().item())
+    assert rule.jacobian_condition(scores) == pytest.approx(torch.linalg.eigvalsh(A.T @ A).max().item())
     with torch.no_grad():  # feedback that undoes what the output weights do meets the condition
         Y.copy_(1e-4 * torch.linalg.pinv(J_beta))
-    assert jacobian_condition(rule, scores) == pytest.approx((1 - 1e-4 / 4) ** 2, abs=1e-6)
+    assert rule.jacobian_condition(scores) == pytest.approx((1 - 1e-4 / 4) ** 2, abs=1e-6)
     with pytest.raises(ValueError, match="hidden layer"):
-        jacobian_condition(make((12, 4)), scores)
+        make((12, 4)).jacobian_condition(scores)
 
 
 def test_bad_input_is_refused():

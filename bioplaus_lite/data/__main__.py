@@ -6,9 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from bioplaus_lite.data.fetching import fetch, tell
+from bioplaus_lite import checks
+from bioplaus_lite.data.fetching import fetch, print_to_stderr
 from bioplaus_lite.data.formats import DataError
-from bioplaus_lite.data.sets import SETS, known, load_arrays
+from bioplaus_lite.data.sets import SETS, load_arrays
 
 
 def status(name: str) -> bool:
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(SETS)}; without a name, all")
     options = parser.parse_args(argv)
     try:
-        names = [known("data set", name, SETS) for name in options.names] or list(SETS)
+        names = [checks.one_of("data set", name, SETS) for name in options.names] or list(SETS)
     except ValueError as error:
         parser.error(str(error))
     sound = True
@@ -43,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 print(f"{name}: verified, in {fetch(name)}", flush=True)
         except (DataError, OSError) as error:
-            tell(str(error))
+            print_to_stderr(str(error))
             sound = False
         except KeyboardInterrupt:
-            tell("interrupted; the same command goes on from here")
+            print_to_stderr("interrupted; the same command goes on from here")
             return 130
     return 0 if sound else 1
 

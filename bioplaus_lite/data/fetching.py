@@ -13,9 +13,10 @@ from pathlib import Path
 
 import requests
 
+from bioplaus_lite import checks
 from bioplaus_lite.data import formats
 from bioplaus_lite.data.formats import DataError
-from bioplaus_lite.data.sets import SETS, cache_dir, known
+from bioplaus_lite.data.sets import SETS, cache_dir
 from bioplaus_lite.data.sources import Source
 
 __all__ = ["fetch"]
@@ -32,7 +33,7 @@ def fetch(name: str) -> Path:
         ValueError: if ``name`` is unknown.
         DataError: if no source gave the right data; the message says why each failed, and what to do.
     """
-    spec = SETS[known("data set", name, SETS)]
+    spec = SETS[checks.one_of("data set", name, SETS)]
     path, by_hand = cache_dir() / f"{name}.npz", cache_dir() / name
     if _is_there(name, path):
         return path
@@ -42,7 +43,7 @@ def fetch(name: str) -> Path:
         if by_hand.is_dir():  # the mirrors offer what a reader may put there: the same reader decodes it
             routes.insert(0, (Source(f"files in {by_hand}", lambda folder: None, spec.sources[0].read), by_hand))
         for source, folder in routes:
-            tell(f"{name}: trying {source.label}")
+            print_to_stderr(f"{name}: trying {source.label}")
             try:
                 source.obtain(folder)
                 arrays = source.read(folder, spec.expected["full"])
@@ -52,7 +53,7 @@ def fetch(name: str) -> Path:
                     "no connection" if offline else error if isinstance(error, DataError) else formats.short(error)
                 )
                 problems.append(f"  {source.label}: {reason}")
-                tell(problems[-1])
+                print_to_stderr(problems[-1])
                 continue
             formats.write_npz(path, arrays)
             return path
@@ -74,7 +75,7 @@ def _is_there(name: str, path: Path) -> bool:
     try:
         formats.read_npz(path, SETS[name].expected["full"])
     except DataError as error:
-        tell(f"{name}: {error}")
+        print_to_stderr(f"{name}: {error}")
         return False
     except FileNotFoundError:  # another process found it damaged first
         return False
@@ -111,5 +112,5 @@ def _work_folder(name: str) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def tell(line: str) -> None:
+def print_to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

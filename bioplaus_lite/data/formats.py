@@ -214,9 +214,9 @@ def _members(path: Path, limits: dict[str, int]) -> dict[str, bytes]:
 def read_idx_files(md5: tuple[str, ...], folder: Path, expected: Expected) -> Arrays:
     """The four IDX files in ``folder``, each packed or not; ``md5`` of the unpacked files says which is wrong."""
     paths, arrays = [present(folder, f"{name}.gz") for name in IDX_FILES], {}
-    for key, path, limit, known in zip(KEYS, paths, _idx_limits(expected), md5, strict=True):
+    for key, path, limit, md5_of_file in zip(KEYS, paths, _idx_limits(expected), md5, strict=True):
         with refusing(path), path.open("rb") as file:
-            arrays[key] = _parse_idx(file.read(limit), key, known, expected)
+            arrays[key] = _parse_idx(file.read(limit), key, md5_of_file, expected)
     with refusing(*paths):
         return expected.verify(arrays)
 
@@ -228,8 +228,8 @@ def read_idx_archive(md5: tuple[str, ...], pattern: str, member: str, folder: Pa
     with refusing(path):
         data = _members(path, dict(zip(names, _idx_limits(expected), strict=True)))
         arrays = {
-            key: _parse_idx(data[name], key, known, expected)
-            for key, name, known in zip(KEYS, names, md5, strict=True)
+            key: _parse_idx(data[name], key, md5_of_file, expected)
+            for key, name, md5_of_file in zip(KEYS, names, md5, strict=True)
         }
         return expected.verify(arrays)
 

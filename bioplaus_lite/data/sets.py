@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bioplaus_lite import checks
 from bioplaus_lite.data import formats
 from bioplaus_lite.data.formats import Arrays, DataError, Expected
 from bioplaus_lite.data.sources import Source, debian, mirror, npm
@@ -80,8 +80,8 @@ def load(name: str, subset: str = "shipped") -> Dataset:
 
 def load_arrays(name: str, subset: str = "shipped") -> Arrays:
     """The verified uint8 arrays behind :func:`load`, under the keys ``x_train, y_train, x_test, y_test``."""
-    expected = SETS[known("data set", name, SETS)].expected
-    if known("subset", subset, expected) == "shipped":
+    expected = SETS[checks.one_of("data set", name, SETS)].expected
+    if checks.one_of("subset", subset, expected) == "shipped":
         path, remedy = SHIPPED / f"{name}.npz", f"in a clone, 'git checkout -- data/{name}.npz' brings it back"
     else:
         path, remedy = cache_dir() / f"{name}.npz", f"run: python -m bioplaus_lite.data fetch {name}"
@@ -113,12 +113,6 @@ def stratified_indices(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(labels == c))[:k] for c, k in zip(classes, take, strict=True)]
     return np.sort(np.concatenate(drawn))
-
-
-def known(what: str, value: str, allowed: Collection[str]) -> str:
-    if value not in list(allowed):
-        raise ValueError(f"unknown {what} {value!r}; choose one of {', '.join(allowed)}")
-    return value
 
 
 @dataclass(frozen=True)

@@ -311,9 +311,9 @@ class LearningRule(nn.Module):
 
         Weights of the network that are held fixed, with ``requires_grad_(False)``, are in neither.
         """
-        known = {id(p) for p in self.network.parameters()}
+        of_network = {id(p) for p in self.network.parameters()}
         forward = [p for p in self.network.parameters() if p.requires_grad]
-        feedback = [p for p in self.parameters() if id(p) not in known]
+        feedback = [p for p in self.parameters() if id(p) not in of_network]
         groups = [{"params": forward, "name": "forward"}]
         return [*groups, {"params": feedback, "name": "feedback"}] if feedback else groups
 
@@ -343,24 +343,24 @@ class LearningRule(nn.Module):
         sums: dict[int, tuple[nn.Parameter, Tensor]] = {}
         decays: list[tuple[nn.Parameter, float | Tensor]] = []
         shared: list[tuple[str, nn.Parameter, str, float | Tensor]] = []
-        own, theirs, layers = self._parameters, self.network._parameters, self.network.layers
+        own, of_network, layers = self._parameters, self.network._parameters, self.network.layers
 
         def add(name: str, parameter: nn.Parameter, write: Callable[..., object], *signals: Any) -> None:
-            known = sums.get(id(parameter))
-            out = torch.empty_like(parameter) if known else place(parameter)
+            earlier = sums.get(id(parameter))
+            out = torch.empty_like(parameter) if earlier else place(parameter)
             if out is None:
                 return
             try:
                 write(*signals, out)
             except (ValueError, RuntimeError) as error:
                 raise type(error)(f"synapse {name}: {error}") from None
-            if known:
-                known[1].add_(out)
+            if earlier:
+                earlier[1].add_(out)
             else:
                 sums[id(parameter)] = parameter, out
 
         for name, post, pre, bias, decay, total in synapses:
-            parameters = own if name in own else theirs
+            parameters = own if name in own else of_network
             if (parameter := parameters.get(name)) is None:
                 raise self._no_such_weights(name)
             layer = _OWN if parameters is own else layers[int(name[1:]) - 1]
@@ -377,9 +377,9 @@ class LearningRule(nn.Module):
                     raise self._no_such_weights(bias)
                 add(bias, parameter, layer.total, post)
         for name, parameter, source, decay in shared:  # when all is summed, and before anything decays
-            if theirs.get(source) is None:
+            if of_network.get(source) is None:
                 raise self._no_such_weights(source)
-            if (found := sums.get(id(theirs[source]))) is None:
+            if (found := sums.get(id(of_network[source]))) is None:
                 continue  # what shares the sum of weights that are held has none, and stays
             if isinstance(decay, Tensor):
                 add(name, parameter, _copy, found[1].transpose(0, 1))

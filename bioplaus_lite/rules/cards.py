@@ -20,7 +20,7 @@ from bioplaus_lite.networks import MLP, Network
 if TYPE_CHECKING:
     from bioplaus_lite.rules.base import LearningRule
 
-__all__ = ["COLOURS", "RULES", "Card", "Look", "card_of", "in_family", "known_names", "make_rule", "register"]
+__all__ = ["COLOURS", "RULES", "Card", "Look", "card_of", "every_card", "in_family", "make_rule", "register"]
 
 #: Okabe & Ito's palette, without its yellow, which is too pale for a line on white.
 COLOURS = {
@@ -143,7 +143,7 @@ def _same(old: type, new: type) -> bool:
     return old.__qualname__ == new.__qualname__ and (len(modules) == 1 or "__main__" in modules)
 
 
-def known_names() -> Iterator[Card]:
+def every_card() -> Iterator[Card]:
     """A card for each name that a run can have in a figure, in the order of the book."""
     for card in RULES.values():
         if not card.also:
@@ -162,7 +162,7 @@ def card_of(name: str) -> Card:
         return RULES[name]
     if isinstance(name, str) and ":" in name:
         return _own(name)
-    for card in known_names():
+    for card in every_card():
         if card.name == name:
             return card
     raise ValueError(f"unknown rule {name!r}; choose one of {', '.join(RULES)}, or name your own as 'module:Class'")
@@ -172,19 +172,19 @@ def _own(name: str) -> Card:
     from bioplaus_lite.rules.base import LearningRule
 
     module, _, attribute = name.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)  # a reader's file lies where they work
+    folder = str(Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # a reader's file lies where they work
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        rule = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"rule {name!r} cannot be imported: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, LearningRule)):
+    if not (isinstance(rule, type) and issubclass(rule, LearningRule)):
         raise ValueError(f"rule {name!r} is not a subclass of LearningRule")
-    carded = [card for card in RULES.values() if card.rule is found]
+    carded = [card for card in RULES.values() if card.rule is rule]
     if carded:
         return replace(carded[0], name=name, options={}, also={})  # the class, with all of its options
-    return Card(name, found, attribute, attribute, "own rules", (), MLP, Look("grey", ":"))
+    return Card(name, rule, attribute, attribute, "own rules", (), MLP, Look("grey", ":"))
 
 
 def make_rule(name: str, network: Network, **options: Any) -> LearningRule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,17 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bioplaus_lite import checks
+from bioplaus_lite.models.segregated.condition import jacobian_condition
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range
+from bioplaus_lite.models.segregated.readable import ReadableEngine
 from bioplaus_lite.models.segregated.simulation import Result, Simulation
+from bioplaus_lite.models.segregated.weights import Weights
 from bioplaus_lite.networks import uniform_like
 from bioplaus_lite.rules.base import LearningRule, Synapse
 from bioplaus_lite.rules.cards import Look, register
 
 if TYPE_CHECKING:
-    from bioplaus_lite.models.segregated.compiled import Engine, RateEngine
+    from bioplaus_lite.models.segregated.compiled import Engine, RateEngine, SharedMemory
 
-__all__ = ["Presented", "SegregatedCompartments", "jacobian_condition"]
+__all__ = ["Presented", "SegregatedCompartments"]
 
 ENGINES = ("auto", "readable")
 
@@ -38,48 +40,6 @@ class Presented(NamedTuple):
 
     scores: Tensor
     output_loss: Tensor
-
-
-class _ReadableEngine:
-    """The readable simulation with the calls of the fast engines, for what those do not cover. Slow."""
-
-    def __init__(self, rule: SegregatedCompartments) -> None:
-        self._rule = rule
-        self.simulation = rule.simulation()
-
-    def train(self, x: np.ndarray, labels: np.ndarray, etas: Sequence[float], *, traces: bool = False) -> Result:
-        simulation, rule = self.simulation, self._rule
-        rule.copy_weights(simulation)
-        simulation.etas = tuple(etas)
-        outcomes = [simulation.example(one, int(label), learn=any(etas)) for one, label in zip(x, labels, strict=True)]
-        for layer in range(1, simulation.depth + 1):
-            rule.network.weight(layer).data.copy_(torch.from_numpy(simulation.W[layer - 1]))
-            rule.network.bias(layer).data.copy_(torch.from_numpy(simulation.b[layer - 1]))
-            if layer < simulation.depth:
-                rule.direct_feedback(layer).copy_(torch.from_numpy(simulation.Y[layer - 1]))
-        def by_layer(name: str) -> list[np.ndarray]:
-            return [np.array(rows) for rows in zip(*(getattr(o, name) for o in outcomes), strict=True)]
-
-        return Result(
-            np.array([o.scores for o in outcomes]), np.array([o.output_loss for o in outcomes]), by_layer("E"),
-            by_layer("psp"), by_layer("soma"),
-        )
-
-    def snapshot(self) -> dict:
-        state = self.simulation.state
-        generator = self.simulation.generator.bit_generator.state
-        return {"generator": generator, "soma": [v.copy() for v in state.soma], "spikes": [s.copy() for s in
-                                                                                          state.spikes]}
-
-    def restore(self, snapshot: dict) -> None:
-        self.simulation.generator.bit_generator.state = snapshot["generator"]
-        for name in ("soma", "spikes"):
-            for old, new in zip(getattr(self.simulation.state, name), snapshot[name], strict=True):
-                old[:] = new
-
-    def reset(self) -> None:
-        for array in (*self.simulation.state.soma, *self.simulation.state.spikes):
-            array[:] = 0
 
 
 @register(
@@ -136,8 +96,8 @@ class SegregatedCompartments(LearningRule):
         super().__init__(network)
         self.seed, self.threads = checks.seed("seed", seed), checks.whole("threads", threads)
         self.engine = checks.one_of("engine", engine, ENGINES)
-        self._engine: Engine | RateEngine | _ReadableEngine | None = None
-        self._flat: list[Tensor] | None = None
+        self._engine: Engine | RateEngine | ReadableEngine | None = None
+        self._memory: SharedMemory | None = None
         self._pending: dict | None = None
         generator = torch.Generator().manual_seed(seed)
         drawn, share = [], self.constants.feedback_share
@@ -298,11 +258,8 @@ class SegregatedCompartments(LearningRule):
             raise ValueError("predict_spiking needs the mode 'spiking'; in rate mode the rule itself gives the scores")
         self.network.check_input(x)
         engine = self._ready()
-        if isinstance(engine, _ReadableEngine):
-            simulation = self.simulation(seed=seed)
-            return torch.as_tensor(np.array([simulation.test(one, duration)[0] for one in x.numpy()]), dtype=x.dtype)
         assert hasattr(engine, "test")  # only that of the rate mode has none
-        return torch.from_numpy(engine.test(x.numpy(), duration, seed=seed))
+        return torch.as_tensor(engine.test(x.numpy(), duration, seed=seed), dtype=x.dtype)
 
     def other_answers(self) -> dict[str, Callable[[Tensor], Tensor]]:
         return {"spiking": self.predict_spiking} if self.constants.mode == "spiking" else {}
@@ -333,8 +290,17 @@ class SegregatedCompartments(LearningRule):
         return sums + neurons + weights, width * (sums + neurons + 2 * weights)
 
     def jacobian_condition(self, scores: Tensor) -> float:
-        """See :func:`jacobian_condition`."""
-        return jacobian_condition(self, scores)
+        """See :func:`~bioplaus_lite.models.segregated.condition.jacobian_condition`, of the weights as they are now.
+
+        Args:
+            scores: output voltages of the examples, ``(N, n_L)``: those of the last 100 presented, or ``rule(x)``.
+
+        Raises:
+            ValueError: the network has no hidden layer, or the scores have another shape.
+        """
+        if (depth := self.network.depth) < 2:
+            raise ValueError("the Jacobian condition needs a hidden layer, and this network has none")
+        return jacobian_condition(self.network.weight(depth), self.direct_feedback(depth - 1), scores, self.constants)
 
     def objective(self, scores: Tensor, y: Tensor) -> Tensor:
         r"""The model's own loss, of output voltages ``V_L`` as scores.
@@ -359,22 +325,16 @@ class SegregatedCompartments(LearningRule):
 
     # ------------------------------------------------------------------------------------------------- engines
 
+    def _weights(self) -> Weights:
+        layers, network = range(1, self.network.depth + 1), self.network
+        return Weights(
+            [network.weight(l) for l in layers], [network.bias(l) for l in layers],
+            [self.direct_feedback(l) for l in layers[:-1]],
+        )  # fmt: skip
+
     def simulation(self, *, seed: int | None = None) -> Simulation:
         """A readable simulation with copies of the weights as they are now, at rest."""
-        layers, weights = range(1, self.network.depth + 1), self.network
-        return Simulation(
-            [weights.weight(l).detach().numpy() for l in layers], [weights.bias(l).detach().numpy() for l in layers],
-            [self.direct_feedback(l).numpy() for l in layers[:-1]], self.constants,
-            seed=self.seed if seed is None else seed,
-        )
-
-    def copy_weights(self, simulation: Simulation) -> None:
-        """Give a simulation of this rule the weights as they are now."""
-        for layer in range(1, self.network.depth + 1):
-            simulation.W[layer - 1][:] = self.network.weight(layer).detach().numpy()
-            simulation.b[layer - 1][:] = self.network.bias(layer).detach().numpy()
-            if layer < self.network.depth:
-                simulation.Y[layer - 1][:] = self.direct_feedback(layer).numpy()
+        return self._weights().simulation(self.constants, seed=self.seed if seed is None else seed)
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         checks.no_autocast(x)
@@ -383,71 +343,43 @@ class SegregatedCompartments(LearningRule):
         self.network.check_input(x)
         checks.labels(y, len(x), self.network.sizes[-1])
 
-    def _ready(self) -> Engine | RateEngine | _ReadableEngine:
+    def _ready(self) -> Engine | RateEngine | ReadableEngine:
         """The engine, made at first use and made anew if the weights have moved to other memory."""
         c = self.constants
         closed_form = c.voltages == "steady" and c.g_a == 0
         if self.engine == "readable" or (c.mode == "rate" and not closed_form):
-            if not isinstance(self._engine, _ReadableEngine) or self._engine._rule is not self:
-                self._engine = _ReadableEngine(self)
-        elif not self._linked():
+            if not isinstance(self._engine, ReadableEngine):
+                self._engine = ReadableEngine(self._weights, c, seed=self.seed)
+        elif self._engine is None or self._memory is None or not self._memory.holds(self._weights()):
             from bioplaus_lite.models.segregated.compiled import Engine, RateEngine  # numba takes a moment to import
 
             snapshot = self._engine.snapshot() if self._engine is not None else None
-            arrays = [flat.numpy() for flat in self._link()]
+            arrays = self._move_weights().arrays
             if c.mode == "rate":
                 self._engine = RateEngine(self.network.sizes, c, *arrays, seed=self.seed)
             else:
                 self._engine = Engine(self.network.sizes, c, *arrays, seed=self.seed, threads=self.threads)
             if snapshot is not None:
                 self._engine.restore(snapshot)
-        assert self._engine is not None  # it is made above, or all was linked to it
+        assert self._engine is not None  # it is made above, or works on these weights
         if self._pending is not None:
             self._engine.restore(self._pending)
             self._pending = None
         return self._engine
 
-    def _places(self) -> list[tuple[str, int, Tensor, tuple[int, ...], tuple[int, ...], int]]:
-        """Each weight with the flat array it belongs to: ``(name, flat, tensor, shape, strides, offset)``."""
-        from bioplaus_lite.models.segregated.compiled import Layout
+    def _move_weights(self) -> SharedMemory:
+        """Move the weights to memory as an engine wants it; the parameters become views of that."""
+        from bioplaus_lite.models.segregated.compiled import SharedMemory
 
-        layout, sizes = Layout.of(self.network.sizes), self.network.sizes
-        places: list[tuple[str, int, Tensor, tuple[int, ...], tuple[int, ...], int]] = []
-        for layer in range(1, len(sizes)):
-            row, n = int(layout.row[layer]), sizes[layer]
-            weight, bias = self.network.weight(layer), self.network.bias(layer)
-            places.append((f"W{layer}", 0, weight, (n, sizes[layer - 1]), (1, row), int(layout.W[layer])))
-            places.append((f"b{layer}", 0, bias, (n,), (1,), int(layout.b[layer])))
-            if layer < len(sizes) - 1:
-                Y = self.direct_feedback(layer)
-                places.append((f"Y{layer}", 1, Y, (n, sizes[-1]), (1, row), int(layout.Y[layer])))
-        return places
-
-    def _linked(self) -> bool:
-        """Whether all weights are views of the flat arrays that the engine works on."""
-        if self._engine is None or self._flat is None:
-            return False
-        return all(
-            tensor.dtype == self._flat[i].dtype and tensor.stride() == strides
-            and tensor.data_ptr() == self._flat[i].data_ptr() + offset * tensor.element_size()
-            for _, i, tensor, _, strides, offset in self._places()
-        )
-
-    def _link(self) -> list[Tensor]:
-        """Move the weights to flat arrays, padded as the engine wants them; the parameters become views of those."""
-        from bioplaus_lite.models.segregated.compiled import Layout
-
-        layout, dtype = Layout.of(self.network.sizes), self.network.weight(1).dtype
-        flat = [torch.zeros(max(n, 1), dtype=dtype) for n in (layout.weight_size, layout.feedback_size)]
-        self._flat = flat
-        for name, i, tensor, shape, strides, offset in self._places():
-            view = torch.as_strided(flat[i], shape, strides, offset)
+        self._memory = SharedMemory(self.network.sizes, self.network.weight(1).dtype)
+        weights, views = self._weights(), self._memory.views
+        for tensor, view in zip((*weights.W, *weights.b, *weights.Y), (*views.W, *views.b, *views.Y), strict=True):
             view.copy_(tensor.detach())
-            if name.startswith("Y"):
-                self._buffers[name] = view
-            else:
-                tensor.data = view
-        return flat
+        for parameter, view in zip((*weights.W, *weights.b), (*views.W, *views.b), strict=True):
+            parameter.data = view
+        for layer, view in enumerate(views.Y, 1):
+            self._buffers[f"Y{layer}"] = view
+        return self._memory
 
     # --------------------------------------------------------------------------------------------- state_dict
 
@@ -460,12 +392,12 @@ class SegregatedCompartments(LearningRule):
         """Take up the training whose ``progress_state`` this was, at its next example."""
         super().take_up(state)
         self.seed = state["seed"]  # the random streams start from it
-        self._engine, self._flat, self._pending = None, None, _to_arrays(state["engine"])
+        self._engine, self._memory, self._pending = None, None, _to_arrays(state["engine"])
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy makes an engine of its own: one of this rule would go on working on the weights of this rule.
         pending = self._pending if self._engine is None else self._engine.snapshot()
-        return self.__dict__ | {"_engine": None, "_flat": None, "_pending": copy.deepcopy(pending)}
+        return self.__dict__ | {"_engine": None, "_memory": None, "_pending": copy.deepcopy(pending)}
 
 
 def _refuse_what_is_not_a_rate(optimizer: torch.optim.Optimizer) -> None:
@@ -499,39 +431,3 @@ def _to_arrays(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _to_arrays(v) for k, v in value.items()}
     return [_to_arrays(v) for v in value] if isinstance(value, list) else value
-
-
-def jacobian_condition(rule: SegregatedCompartments, scores: Tensor) -> float:
-    r"""Largest eigenvalue of :math:`(I - J_\beta J_\gamma)^\top (I - J_\beta J_\gamma)`; below 1 the theory holds.
-
-    .. math::
-
-        J_\beta = \varphi_{max}\,\sigma'(V_L) \odot k_d W_L, \qquad
-        J_\gamma = \sigma'(Y \varphi_{max}\sigma(V_L)) \odot Y
-
-    each averaged over examples: how the output answers the last hidden layer, and how its plateaus answer the
-    output. Then an update of the hidden layer alone brings the output closer to its target.
-
-    Args:
-        rule: with at least one hidden layer.
-        scores: output voltages of the examples, ``(N, n_L)``: those of the last 100 presented, or ``rule(x)``.
-
-    Raises:
-        ValueError: the network has no hidden layer, or the scores have another shape.
-
-    Source: Guerguiev, Lillicrap & Richards (2017), theorem 1; the paper averages over the last 100 examples.
-    """
-    network, c = rule.network, rule.constants
-    if network.depth < 2:
-        raise ValueError("the Jacobian condition needs a hidden layer, and this network has none")
-    if scores.ndim != 2 or len(scores) == 0 or scores.shape[1] != network.sizes[-1]:
-        raise ValueError(f"scores have shape {tuple(scores.shape)}, expected (N ≥ 1, {network.sizes[-1]})")
-    V, W = scores.detach().double(), network.weight(network.depth).detach().double()
-    Y = rule.direct_feedback(network.depth - 1).double()
-    rate = torch.sigmoid(V)
-    J_beta = c.phi_max * c.k_d * (rate * (1 - rate)).mean(0)[:, None] * W
-    plateau = torch.sigmoid(c.phi_max * rate @ Y.T)
-    J_gamma = (plateau * (1 - plateau)).mean(0)[:, None] * Y
-    A = torch.eye(len(W), dtype=torch.float64) - J_beta @ J_gamma
-    largest = torch.linalg.matrix_norm(A, 2).item() ** 2
-    return largest if math.isfinite(largest) else math.nan

@@ -17,9 +17,9 @@ from bioplaus_lite.runs.recipe import (
     build_network,
     build_rule,
     optimizer_from,
+    report_progress,
     scheduler_from,
     split_of,
-    tell,
     turns_of,
 )
 from bioplaus_lite.runs.records import MixedRuns, load_runs, provenance, save_run
@@ -28,6 +28,5 @@ from bioplaus_lite.runs.results import mean_and_interval, reached, tidy
 __all__ = [
     "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
     "build_rule", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached", "read_catalogue",
-    "save_run", "scheduler_from", "split_of", "tell", "tidy",
-    "turns_of",
+    "report_progress", "save_run", "scheduler_from", "split_of", "tidy", "turns_of",
 ]  # fmt: skip

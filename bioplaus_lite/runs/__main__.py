@@ -31,7 +31,7 @@ from bioplaus_lite.runs.records import (
 )
 from bioplaus_lite.runs.runner import run_all
 from bioplaus_lite.runs.states import State, choose, orphans, pending, state_of
-from bioplaus_lite.runs.work import here, on_dask
+from bioplaus_lite.runs.work import in_this_process, on_dask
 
 QUICK = ROOT / "_build" / "quick"
 PATIENCE = 20  # seconds to wait for a scheduler
@@ -265,7 +265,7 @@ def _run(runs: list[Run], folders: Folders, options: argparse.Namespace) -> int:
             "the package differs from its commit" if commit.endswith("+") else "git does not know this folder's commit"
         )
         print(f"note: {what}; the records will say so", file=sys.stderr)
-    with folders.ours():
+    with folders.reserved():
         how = {"keep_old": options.keep_old, "again": options.again}
         several = jobs > 1 and len(runs) + sum(len(run.trials) for run in runs) > 1
         if (options.again or pending(runs, folders)) and (options.scheduler or several):
@@ -273,7 +273,7 @@ def _run(runs: list[Run], folders: Folders, options: argparse.Namespace) -> int:
                 code = package_digest() if options.scheduler else None
                 ended = run_all(runs, folders, on_dask(client, folders, options.threads, code), **how)
         else:
-            ended = run_all(runs, folders, here(folders, options.threads), **how)
+            ended = run_all(runs, folders, in_this_process(folders, options.threads), **how)
     asked = {run.id for run in runs}
     left, failed = asked & set(ended.left), asked & set(ended.failed)
     kept = f", {len(left)} left as they are" if left else ""

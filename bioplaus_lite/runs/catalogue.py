@@ -161,14 +161,14 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     for group, table in tables.items():
         if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or not table["runs"]:
             raise CatalogueError(f"{path}: {group!r} must be a table with its runs in [{group}.runs]")
-        _known(path, group, table, (*_GROUP_KEYS, *_SETTABLE))
+        _refuse_unknown_keys(path, group, table, (*_GROUP_KEYS, *_SETTABLE))
         shared = {key: value for key, value in table.items() if key not in _GROUP_KEYS}
         groups[group] = (str(table.get("title", group)), str(table.get("about", "")))
         for name, own in table["runs"].items():
             where = f"{path}: {group}.runs.{name}"
             if not isinstance(own, dict):
                 raise CatalogueError(f"{where} must be a table of settings, not {own!r}")
-            _known(path, f"{group}.runs.{name}", own, _SETTABLE)
+            _refuse_unknown_keys(path, f"{group}.runs.{name}", own, _SETTABLE)
             try:
                 for run in _expand(group, name, {**shared, **own}):
                     check(run)
@@ -182,7 +182,7 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     return Catalogue(runs, groups)
 
 
-def _known(path: Path, where: str, table: Mapping, allowed: tuple[str, ...]) -> None:
+def _refuse_unknown_keys(path: Path, where: str, table: Mapping, allowed: tuple[str, ...]) -> None:
     for key in table:
         if key not in allowed:
             raise CatalogueError(f"{path}: {where}: unknown key {key!r}; allowed are {', '.join(allowed)}")

@@ -52,7 +52,7 @@ class Folders:
         return self.example(run) or self.notebooks / f"{run.id}.ipynb"
 
     @contextmanager
-    def ours(self) -> Iterator[None]:
+    def reserved(self) -> Iterator[None]:
         """The folders, ready to be written to by this runner alone, without drafts of processes that were killed.
 
         Raises:

@@ -60,14 +60,14 @@ def normalise(notebook: NotebookNode) -> NotebookNode:
 class _Listener:
     """What papermill takes for the file of the kernel's stderr: it hears how far the training is."""
 
-    def __init__(self, tell: Callable[[int, int], None]) -> None:
-        self._tell, self._rest = tell, ""
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self._progress, self._rest = progress, ""
 
     def write(self, text: str) -> None:
         *lines, self._rest = (self._rest + text).split("\n")
-        told = [line.split()[1:] for line in lines if line.startswith(PROGRESS)]
-        if told:
-            self._tell(*map(int, told[-1]))
+        reports = [line.split()[1:] for line in lines if line.startswith(PROGRESS)]
+        if reports:
+            self._progress(*map(int, reports[-1]))
 
     def flush(self) -> None:
         pass
@@ -100,7 +100,7 @@ def execute(
     *,
     template: Path = TEMPLATE,
     threads: int = 1,
-    tell: Callable[[int, int], None] = lambda examples, total: None,
+    progress: Callable[[int, int], None] = lambda examples, total: None,
 ) -> tuple[str, dict[str, Any], list[str]]:
     """Train: execute the template with these parameters. Nothing is written.
 
@@ -109,7 +109,7 @@ def execute(
         title: of the notebook, in place of the template's.
         template: the notebook to execute.
         threads: of the kernel.
-        tell: told how far the training is, ``(examples, all examples)``.
+        progress: called with how far the training is, ``(examples, all examples)``.
 
     Returns:
         The executed notebook as text, the record of its result with the fingerprint of its setting, and what it wrote
@@ -129,7 +129,7 @@ def execute(
         with _environment(threads, parameters):
             notebook = papermill.execute_notebook(
                 str(template), None, dict(parameters), kernel_name="python3", cwd=str(template.parent),
-                progress_bar=False, stderr_file=_Listener(tell), record_timing=False, store_widget_state=False,
+                progress_bar=False, stderr_file=_Listener(progress), record_timing=False, store_widget_state=False,
                 extra_arguments=["--IPKernelApp.log_level=50"],  # a kernel that is shut down calls this an error
             )  # fmt: skip
     except PapermillExecutionError as error:

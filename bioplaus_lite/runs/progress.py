@@ -20,7 +20,7 @@ class Display:
         self._bars: dict[str, tqdm] = {}
         self._all = tqdm(total=total, unit="run", desc="all runs", disable=None, position=0)
 
-    def told(self, name: str, examples: int, total: int) -> None:
+    def advance(self, name: str, examples: int, total: int) -> None:
         with self._guard:
             if name not in self._bars and len(self._bars) < MAX_BARS:
                 self._bars[name] = tqdm(total=total, unit="ex", desc=name, disable=None, leave=False)

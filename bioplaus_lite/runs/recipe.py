@@ -27,7 +27,7 @@ from bioplaus_lite.training import History
 
 __all__ = [
     "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
-    "optimizer_from", "scheduler_from", "split_of", "tell", "turns_of",
+    "optimizer_from", "report_progress", "scheduler_from", "split_of", "turns_of",
 ]  # fmt: skip
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
@@ -265,12 +265,13 @@ def turns_of(rule: LearningRule, turns: bool) -> tuple[str, ...]:
 class Measures:
     """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
 
-    - the measures of :data:`~bioplaus_lite.measures.MEASURES` that are always taken: ``update_angle_l`` between the
-      rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
+    - the measures of :data:`~bioplaus_lite.measures.named.MEASURES` that are always taken: ``update_angle_l`` between
+      the rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
       over ten parts of the batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l``
       between the rule's errors and those of backprop, and ``inverse_angle_l`` between them and those of the
       pseudo-inverse of the Jacobian; nothing where a rule has no such signal; and those that are named;
-    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see :class:`~bioplaus_lite.measures.Dynamics`.
+    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see
+      :class:`~bioplaus_lite.measures.changes.Dynamics`.
 
     A rule that has other ways to answer, a test with spikes for instance, is tested by them too: ``spiking_accuracy``.
 
@@ -305,15 +306,15 @@ class Measures:
         return values
 
 
-_last_told = 0.0
+_last_reported = 0.0
 
 
-def tell(examples: int, total: int) -> None:
+def report_progress(examples: int, total: int) -> None:
     """Tell the runner how far a training is, at most once a second; does nothing where there is no runner."""
-    global _last_told
+    global _last_reported
     now = time.monotonic()
-    if UNDER_RUNNER in os.environ and (now - _last_told >= 1 or examples >= total):
-        _last_told = now
+    if UNDER_RUNNER in os.environ and (now - _last_reported >= 1 or examples >= total):
+        _last_reported = now
         print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
 
 

@@ -26,13 +26,13 @@ def tidy(runs: pd.DataFrame, metric: str, split: str = "validation") -> pd.DataF
     """
     rows = []
     for run in runs.itertuples():
-        known = run.metrics.get(split)
-        if known is None or metric not in known:
-            held = f"on {split!r} it has {', '.join(known)}" if known else f"its splits are {', '.join(run.metrics)}"
+        values = run.metrics.get(split)
+        if values is None or metric not in values:
+            held = f"on {split!r} it has {', '.join(values)}" if values else f"its splits are {', '.join(run.metrics)}"
             raise KeyError(f"{run.id} recorded no {metric!r}; {held}")
         rows += [
             (run.dataset, run.name, run.rule, run.seed, *at)
-            for at in zip(known["epoch"], known["examples"], known["seconds"], known[metric], strict=True)
+            for at in zip(values["epoch"], values["examples"], values["seconds"], values[metric], strict=True)
         ]
     columns = ["dataset", "name", "rule", "seed", "epoch", "examples", "seconds", "value"]
     return pd.DataFrame(rows, columns=columns).astype({"value": float})

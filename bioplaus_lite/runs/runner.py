@@ -49,8 +49,8 @@ def run_all(
 
     Args:
         runs: of the catalogue.
-        folders: where results go; call this inside ``folders.ours()``.
-        work: :func:`~bioplaus_lite.runs.work.here` or :func:`~bioplaus_lite.runs.work.on_dask`.
+        folders: where results go; call this inside ``folders.reserved()``.
+        work: :func:`~bioplaus_lite.runs.work.in_this_process` or :func:`~bioplaus_lite.runs.work.on_dask`.
         keep_old: leave alone what is on record with other parameters, or broken, instead of doing it again.
         again: do the runs anew although they are done; not the trials of their searches.
         say: where lines about the runs go.
@@ -102,7 +102,7 @@ def _do(runs: list[Run], folders: Folders, work: Worker) -> dict[str, str]:
     failed: dict[str, str] = {}
     display = Display(len(runs))
     try:
-        for run, result in work(runs, display.told):
+        for run, result in work(runs, display.advance):
             try:
                 if isinstance(result, RunError):
                     raise result

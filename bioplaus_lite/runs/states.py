@@ -111,9 +111,9 @@ def orphans(runs: Iterable[Run], folders: Folders) -> list[str]:
         runs: all of the catalogue. Records of scripts, which have no parameters, are left alone.
         folders: where the records lie.
     """
-    known = {name for run in runs for name in (run.id, *(trial.id for trial in run.trials))}
+    in_catalogue = {name for run in runs for name in (run.id, *(trial.id for trial in run.trials))}
     return sorted(
-        name for name, record in recorded(folders.data).items() if name not in known and "parameters" in record
+        name for name, record in recorded(folders.data).items() if name not in in_catalogue and "parameters" in record
     )
 
 

@@ -18,7 +18,7 @@ from bioplaus_lite.runs.folders import Folders
 from bioplaus_lite.runs.notebooks import RunError, execute
 from bioplaus_lite.runs.records import TEMPLATE, package_digest
 
-__all__ = ["Worker", "here", "on_dask", "title_of"]
+__all__ = ["Worker", "in_this_process", "on_dask", "title_of"]
 
 _TOPIC = "bioplaus-progress"
 _TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
@@ -34,15 +34,15 @@ def title_of(run: Run) -> str:
     return f"{run.id}: {LABELS.get(p['rule'], p['rule'])} on {_TITLES.get(p['dataset'], p['dataset'])}"
 
 
-def here(folders: Folders, threads: int) -> Worker:
+def in_this_process(folders: Folders, threads: int) -> Worker:
     """Work in this process, one run after another."""
 
-    def work(runs: Sequence[Run], told: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
+    def work(runs: Sequence[Run], progress: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
         for run in runs:
             try:
                 result: Any = execute(
                     run.parameters, title_of(run), template=folders.template, threads=threads,
-                    tell=partial(told, run.id),
+                    progress=partial(progress, run.id),
                 )  # fmt: skip
             except Exception as error:  # whatever it is, the other runs go on
                 result = error if isinstance(error, RunError) else RunError(f"{type(error).__name__}: {error}")
@@ -58,10 +58,10 @@ def _task(name: str, parameters: dict, title: str, template: str | None, threads
     if code and code != package_digest():
         raise RunError(f"the package of the worker {get_worker().address} is not the runner's; give both one commit")
 
-    def tell(examples: int, total: int) -> None:
+    def report(examples: int, total: int) -> None:
         get_worker().log_event(_TOPIC, {"name": name, "examples": examples, "total": total})
 
-    return execute(parameters, title, template=Path(template or TEMPLATE), threads=threads, tell=tell)
+    return execute(parameters, title, template=Path(template or TEMPLATE), threads=threads, progress=report)
 
 
 def on_dask(client: Any, folders: Folders, threads: int, code: str | None = None) -> Worker:
@@ -76,8 +76,9 @@ def on_dask(client: Any, folders: Folders, threads: int, code: str | None = None
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
 
-    def work(runs: Sequence[Run], told: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
-        client.subscribe_topic(_TOPIC, lambda event: told(*(event[1][key] for key in ("name", "examples", "total"))))
+    def work(runs: Sequence[Run], progress: Callable[[str, int, int], None]) -> Iterator[tuple[Run, Any]]:
+        parts = "name", "examples", "total"
+        client.subscribe_topic(_TOPIC, lambda event: progress(*(event[1][part] for part in parts)))
         template = None if folders.template == TEMPLATE else str(folders.template)
         nonce = time.time_ns()  # a run that is asked for again must not meet its own old result
         futures = {

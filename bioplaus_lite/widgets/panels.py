@@ -331,19 +331,19 @@ def diagram(
     if row <= 0:
         raise ValueError(f"{where}: row is {row}; it must be above 0")
 
-    def found(what: str, names: Sequence[str]) -> list[int]:
-        return [number[_known(where, what, name, number, "nodes")] for name in names]
+    def indices_of(what: str, names: Sequence[str]) -> list[int]:
+        return [number[_one_of_names(where, what, name, number, "nodes")] for name in names]
 
     for what, given, allowed in (("shapes", shapes, SHAPES), ("labels", labels, None)):
         for name, value in (given or {}).items():
-            _known(where, what, name, number, "nodes")
+            _one_of_names(where, what, name, number, "nodes")
             if allowed and value not in allowed:
                 raise ValueError(f"{where}: shape of {name!r} is {value!r}; it must be one of {list(allowed)}")
     bundles = []
     for name, (kind, pairs) in edges.items():
         if kind not in EDGES:
             raise ValueError(f"{where}: edges {name!r} are of kind {kind!r}; it must be one of {list(EDGES)}")
-        ends = [found(f"edges {name!r}", pair) for pair in pairs]
+        ends = [indices_of(f"edges {name!r}", pair) for pair in pairs]
         for pair, end in zip(pairs, ends, strict=True):
             if len(end) != 2 or (positions[end[0]] == positions[end[1]]).all():
                 raise ValueError(f"{where}: edges {name!r} hold {pair!r}; a pair of nodes at two places is needed")
@@ -351,7 +351,7 @@ def diagram(
     order = list(edges)
     active = [[]] * steps if active is None else active
     _same_length(where, "active", len(active), "values", steps)
-    strong = [[order.index(_known(where, "active", name, order, "edges")) for name in now] for now in active]
+    strong = [[order.index(_one_of_names(where, "active", name, order, "edges")) for name in now] for now in active]
     appears = _since(where, since, number, "nodes", steps)
     if scales is None:
         scales = {"": (float(np.abs(values).max()) or 1.0, list(number))}
@@ -359,7 +359,7 @@ def diagram(
     for k, (name, (limit, members)) in enumerate(scales.items()):
         if not _number(where, f"limit of the scale {name!r}", limit) > 0:
             raise ValueError(f"{where}: limit of the scale {name!r} is {limit}; it must be above 0")
-        for i in found(f"scale {name!r}", members):
+        for i in indices_of(f"scale {name!r}", members):
             if i in scale_of:
                 raise ValueError(f"{where}: node {list(number)[i]!r} is in two scales; each must be in one")
             scale_of[i] = k
@@ -381,7 +381,7 @@ def diagram(
             for (name, i), (x, y) in zip(number.items(), _plain(_even(positions)), strict=True)
         ],
         "values": _plain(values), "edges": bundles, "active": strong,
-        "bands": [{"name": str(name), "nodes": found(f"band {name!r}", members)}
+        "bands": [{"name": str(name), "nodes": indices_of(f"band {name!r}", members)}
                   for name, members in (bands or {}).items()],
         "scales": [{"name": str(name), "limit": _number(where, "limit", limit)}
                    for name, (limit, _) in scales.items()],
@@ -495,21 +495,21 @@ def _origins(where: str, origin: Any, arrows: Mapping[str, NDArray], steps: int)
     return checked
 
 
-def _known(where: str, what: str, name: str, known: Iterable[str], are: str) -> str:
-    if name not in known:
-        raise ValueError(f"{where}: {what} names {name!r}; the {are} are {sorted(known)}")
+def _one_of_names(where: str, what: str, name: str, names: Iterable[str], are: str) -> str:
+    if name not in names:
+        raise ValueError(f"{where}: {what} names {name!r}; the {are} are {sorted(names)}")
     return name
 
 
 def _since(
-    where: str, since: Mapping[str, int] | None, known: Iterable[str], are: str, steps: int
+    where: str, since: Mapping[str, int] | None, names: Iterable[str], are: str, steps: int
 ) -> dict[str, int]:
     """The first step of every name, 0 where none is given."""
     for name, step in (since or {}).items():
-        _known(where, "since", name, known, are)
+        _one_of_names(where, "since", name, names, are)
         if not isinstance(step, Integral) or not 0 <= step < steps:
             raise ValueError(f"{where}: since of {name!r} is {step!r}; it must be an integer from 0 to {steps - 1}")
-    return {name: int((since or {}).get(name, 0)) for name in known}
+    return {name: int((since or {}).get(name, 0)) for name in names}
 
 
 def _cells(where: str, step: int, row: Sequence[Any], columns: int) -> list[Any]:

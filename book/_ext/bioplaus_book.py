@@ -115,7 +115,7 @@ class Progress:
     def __init__(self) -> None:
         self.total = self.begun = 0
 
-    def found(self, app: Sphinx, env: object, docnames: list[str]) -> None:
+    def count_pages(self, app: Sphinx, env: object, docnames: list[str]) -> None:
         """Told which pages are to be read: those that changed, or all."""
         self.total, self.begun = len(docnames), 0
 
@@ -182,7 +182,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     """Connect the steps above; called by Sphinx."""
     app.connect("config-inited", configure)
     progress = Progress()
-    app.connect("env-before-read-docs", progress.found)
+    app.connect("env-before-read-docs", progress.count_pages)
     app.connect("source-read", progress.read)
     app.connect("html-page-context", progress.write)
     app.connect("html-collect-pages", progress.finish, priority=100)  # before viewcode makes its own

@@ -316,9 +316,9 @@ class PhaseStepper(PageWidget):
 
     def _check_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Settings of a simulation, checked, with ``label`` turned into an index."""
-        known = ("index", "label", "seed", *CONSTANTS, "feedback")
-        if unknown := sorted(set(settings) - set(known)):
-            raise ValueError(f"{self._where}: {', '.join(unknown)} cannot be set; what can is {', '.join(known)}")
+        settable = ("index", "label", "seed", *CONSTANTS, "feedback")
+        if unknown := sorted(set(settings) - set(settable)):
+            raise ValueError(f"{self._where}: {', '.join(unknown)} cannot be set; what can is {', '.join(settable)}")
         settings = {**dict.fromkeys(CONSTANTS), **settings}
         settings["index"] = self._whole("index", settings["index"], 0, len(self._x) - 1)
         settings["seed"] = self._whole("seed", settings["seed"], 0, 2**32 - 1)

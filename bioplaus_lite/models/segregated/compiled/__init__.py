@@ -11,11 +11,11 @@ computes:
 
 ``compiler`` holds the options, ``arrays`` and ``constants`` what the loops work on, ``arithmetic`` and ``vectors`` the
 inner loops, ``draws``, ``phases`` and ``credit`` the parts of an example, ``blocks`` what is called from Python,
-``flat`` what the two engines share, ``rates`` and ``engine`` the engines.
+``flat`` what the two engines share, ``rates`` and ``engine`` the engines, ``memory`` where they find the weights.
 """
 
-from bioplaus_lite.models.segregated.compiled.arrays import Layout
 from bioplaus_lite.models.segregated.compiled.engine import Engine
+from bioplaus_lite.models.segregated.compiled.memory import SharedMemory
 from bioplaus_lite.models.segregated.compiled.rates import RateEngine
 
-__all__ = ["Engine", "Layout", "RateEngine"]
+__all__ = ["Engine", "RateEngine", "SharedMemory"]

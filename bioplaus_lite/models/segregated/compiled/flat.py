@@ -22,12 +22,12 @@ class _Announce(event.Listener):
     It is silent where progress bars are (``TQDM_DISABLE``): stored notebooks must not depend on a cache.
     """
 
-    told = False
+    announced = False
 
     def on_start(self, _: object) -> None:
-        if not _Announce.told and not os.environ.get("TQDM_DISABLE"):
+        if not _Announce.announced and not os.environ.get("TQDM_DISABLE"):
             print("Compiling the engine, once: about half a minute. Numba keeps the result for next time.", flush=True)
-        _Announce.told = True
+        _Announce.announced = True
 
     def on_end(self, _: object) -> None:
         pass
