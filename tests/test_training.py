@@ -174,13 +174,15 @@ class Slotted(Exception):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StopIteration, Stop, Slotted])
-@pytest.mark.parametrize("place", ["learn", "measure", "progress", "scheduler"])
-def test_whatever_ends_a_training_carries_what_was_recorded(data, error, place):
+@pytest.mark.parametrize(
+    ("place", "call"), [("learn", 3), ("measure", 1), ("measure", 3), ("progress", 3), ("scheduler", 3)]
+)
+def test_whatever_ends_a_training_carries_what_was_recorded(data, error, place, call):
     r, calls = rule(), []
 
     def stops(*_):
         calls.append(None)
-        if len(calls) == 3:
+        if len(calls) == call:
             raise error("enough")
         return {}
 
