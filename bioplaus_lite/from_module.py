@@ -47,6 +47,7 @@ def read_sequential(
     """Layers, sizes, shape of an example and pairs of weight and bias. See ``Network.from_module``."""
     if type(module) is not nn.Sequential:
         raise TypeError(f"from_module takes a torch.nn.Sequential, not {type(module).__name__}")
+    _refuse_hooks("from_module: Sequential", module)
     stack = list(_flat(module))
     if input_shape is None:
         if not stack or not isinstance(stack[0][1], nn.Linear):
@@ -61,8 +62,6 @@ def read_sequential(
     h = torch.zeros(1, *shape)
     for where, part in stack:
         name = f"layer {where}, {type(part).__name__}"
-        if part._forward_hooks or part._forward_pre_hooks:
-            raise ValueError(f"{name}: not taken; a hook may change what it does")
         if type(part) in ACTIVATION_OF:
             if closed or reads:
                 raise ValueError(
@@ -81,7 +80,8 @@ def read_sequential(
             layer = Layer(_connection(name, part), "linear", tuple(reads))
             try:
                 if isinstance(part, nn.Linear) and layer.read(h).ndim != 2:
-                    raise RuntimeError("a Flatten is missing")
+                    shaped = tuple(h.shape[1:])
+                    raise ValueError(f"{name}: does not fit an activity of shape {shaped}; a Flatten is missing")
                 h = layer.connection.current(part.weight.detach().cpu().float(), None, layer.read(h))
             except RuntimeError as error:
                 raise ValueError(f"{name}: does not fit an activity of shape {tuple(h.shape[1:])}") from error
@@ -107,10 +107,16 @@ def read_sequential(
 
 def _flat(module: nn.Sequential, path: str = "") -> Iterator[tuple[str, nn.Module]]:
     for name, part in module._modules.items():  # named_children() leaves out a layer that is there twice
+        _refuse_hooks(f"layer {path}{name}, {type(part).__name__}", part)
         if type(part) is nn.Sequential:
             yield from _flat(part, f"{path}{name}.")
         else:
             yield f"{path}{name}", part
+
+
+def _refuse_hooks(name: str, part: nn.Module) -> None:
+    if part._forward_hooks or part._forward_pre_hooks:
+        raise ValueError(f"{name}: not taken; a hook may change what it does")
 
 
 def _after(h: Tensor, reads: Sequence[Read]) -> Tensor:
@@ -137,11 +143,11 @@ def _connection(name: str, part: nn.Linear | nn.Conv2d) -> Dense | Conv:
 
 
 def _reading(name: str, part: nn.Module) -> Read:
-    if isinstance(part, nn.Flatten):
+    if isinstance(part, nn.Flatten) and type(part) is nn.Flatten:  # no class of a reader's
         if (part.start_dim, part.end_dim) != (1, -1):
             raise ValueError(f"{name}: start_dim and end_dim must be 1 and -1, not {part.start_dim} and {part.end_dim}")
         return Flatten()
-    if isinstance(part, nn.Unflatten):
+    if isinstance(part, nn.Unflatten) and type(part) is nn.Unflatten:
         if part.dim != 1 or not all(isinstance(n, int) and n > 0 for n in part.unflattened_size):
             raise ValueError(f"{name}: must unflatten dimension 1 to positive sizes, not {part.dim}")
         return Reshape(tuple(part.unflattened_size))

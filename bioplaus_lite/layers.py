@@ -162,6 +162,8 @@ class Conv:
 
     def total(self, post: Tensor, out: Tensor) -> None:
         """Write ``Σ_batch,places post``, one number a channel, to ``out``."""
+        if post.ndim != 4 or post.shape[1:2] != out.shape:  # or PyTorch would give ``out`` another shape
+            raise ValueError(f"a signal of the shape {tuple(post.shape)} does not meet a bias of {tuple(out.shape)}")
         torch.sum(post, (0, 2, 3), out=out)
 
     def back(self, signal: Tensor, feedback: Tensor, size: Sequence[int] | None = None) -> Tensor:

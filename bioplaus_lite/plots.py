@@ -209,7 +209,7 @@ def learning_curves(
     A rule has its own colour and dashes; what goes by another name gets a colour that no rule of the figure has.
     """
     ax = plt.subplots()[1] if ax is None else ax
-    with_a_card = [name for name in histories if name in RULES or ":" in name]
+    with_a_card = [name for name in histories if name in RULES or _names_a_class(name)]
     looks = {name: style_of(name) | {"label": card_of(name).label} for name in with_a_card}
     taken = {look["color"] for look in looks.values()}
     # As matplotlib would give them: see the cycle in STYLE.
@@ -223,6 +223,12 @@ def learning_curves(
     ax.set(xlabel="training examples seen", ylabel=f"{split} {unit}")
     ax.legend()
     return ax
+
+
+def _names_a_class(name: str) -> bool:
+    """Whether a name is ``module:Class``, and not one such as "rate: 0.1"."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), attribute))
 
 
 def digits(images: Tensor, titles: Sequence[str], *, shape: Sequence[int] = (1, 28, 28), columns: int = 10) -> Figure:

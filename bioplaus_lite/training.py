@@ -185,35 +185,41 @@ def fit(
         if measure is not None:
             history.add(epoch, examples, seconds, "rule", measure(rule))
 
-    rule.train()
-    record()
-    bar = tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None)
-    with bar, _phase_kept(rule), checks.looked_at():
-        for epoch in range(epochs):
-            if turns:
-                rule.phase = turns[epoch % len(turns)]
-            for xb, yb in batches(x, y, batch_size, generator):
-                start = time.perf_counter()
-                try:
-                    running.append((rule.learn(xb, yb, optimizers[rule.phase]), len(xb)))
-                except BaseException as error:
-                    # Also of a training that the reader stops; a built-in error declares no attributes.
-                    error.history = history  # type: ignore[attr-defined]
-                    raise
-                seconds += time.perf_counter() - start
-                before, examples = examples, examples + len(xb)
-                crossed = examples // every > before // every or any(before < mark <= examples for mark in marks)
-                bar.update(len(xb))
-                report(examples, epochs * len(x))
-                if crossed:
-                    record()
-            if not turns or (epoch + 1) % len(turns) == 0:
-                for schedule in schedules:
-                    schedule.step()
-            bar.set_postfix(epoch=epoch + 1)
-    if running:
+    with _carried_by_what_ends_it(history):
+        rule.train()
         record()
+        bar = tqdm(total=epochs * len(x), unit="ex", disable=progress is not True or None)
+        with bar, _phase_kept(rule), checks.looked_at():
+            for epoch in range(epochs):
+                if turns:
+                    rule.phase = turns[epoch % len(turns)]
+                for xb, yb in batches(x, y, batch_size, generator):
+                    start = time.perf_counter()
+                    running.append((rule.learn(xb, yb, optimizers[rule.phase]), len(xb)))
+                    seconds += time.perf_counter() - start
+                    before, examples = examples, examples + len(xb)
+                    crossed = examples // every > before // every or any(before < mark <= examples for mark in marks)
+                    bar.update(len(xb))
+                    report(examples, epochs * len(x))
+                    if crossed:
+                        record()
+                if not turns or (epoch + 1) % len(turns) == 0:
+                    for schedule in schedules:
+                        schedule.step()
+                bar.set_postfix(epoch=epoch + 1)
+        if running:
+            record()
     return history
+
+
+@contextmanager
+def _carried_by_what_ends_it(history: History) -> Iterator[None]:
+    """Also by an interrupt, and wherever it comes: in a step, a measure, a report of progress."""
+    try:
+        yield
+    except BaseException as error:
+        error.history = history  # type: ignore[attr-defined]  # a built-in error declares no attributes
+        raise
 
 
 @contextmanager

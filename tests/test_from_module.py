@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from bioplaus_lite import evaluate, fit, load
 from bioplaus_lite.measures import backprop_errors, gradients, true_gradients
@@ -119,7 +120,26 @@ def test_rules_of_other_networks_say_so(rule):
         make_rule(rule, Network.from_module(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))))
 
 
+def doubled(kind):
+    """A subclass of a reader's that does something else."""
+    return type("Doubled", (kind,), {"forward": lambda self, x: 2 * kind.forward(self, x)})
+
+
+def frozen(part):
+    weight = part.weight.detach()
+    del part.weight
+    part.weight = weight
+    return part
+
+
+def hooked(part, before=False):
+    (part.register_forward_pre_hook if before else part.register_forward_hook)(lambda module, *_: None)
+    return part
+
+
 L = nn.Linear
+SUB = {kind.__name__: doubled(kind) for kind in (nn.Linear, nn.ReLU, nn.Sequential, nn.Conv2d, nn.Flatten, nn.Unflatten,
+                                                 nn.MaxPool2d)}  # fmt: skip
 REFUSED = {
     "softmax": (lambda: [L(4, 3), nn.Softmax(1)], "layer 1, Softmax: not taken; the loss takes scores"),
     "final relu": (lambda: [L(4, 3), nn.ReLU()], "layer 1, ReLU: the last layer must be linear"),
@@ -131,6 +151,14 @@ REFUSED = {
     "slope": (lambda: [L(4, 3), nn.LeakyReLU(0.2), L(3, 2)], r"LeakyReLU: negative_slope must be 0\.01, not 0\.2"),
     "first activation": (lambda: [L(4, 3), nn.ReLU(), nn.ReLU(), L(3, 2)], "layer 2, ReLU: an activation must stand"),
     "sizes": (lambda: [L(4, 3), nn.ReLU(), L(5, 2)], r"layer 2, Linear: does not fit an activity of shape \(3,\)"),
+    "own linear": (lambda: [L(4, 3), nn.ReLU(), SUB["Linear"](3, 2)], "layer 2, Doubled: not taken"),
+    "own relu": (lambda: [L(4, 3), SUB["ReLU"](), L(3, 2)], "layer 1, Doubled: not taken"),
+    "own sequence": (lambda: [L(4, 3), SUB["Sequential"](nn.ReLU()), L(3, 2)], "layer 1, Doubled: not taken"),
+    "hook": (lambda: [L(4, 3), hooked(nn.ReLU()), L(3, 2)], "layer 1, ReLU: not taken; a hook may change"),
+    "hook before": (lambda: [L(4, 3), nn.ReLU(), hooked(L(3, 2), True)], "layer 2, Linear: not taken; a hook may"),
+    "hooked sequence": (lambda: [L(4, 3), hooked(nn.Sequential(nn.ReLU())), L(3, 2)], "layer 1, Sequential: not taken"),
+    "worked out": (lambda: [L(4, 3), nn.ReLU(), weight_norm(L(3, 2))], "layer 2, ParametrizedLinear: not taken"),
+    "no parameter": (lambda: [L(4, 3), nn.ReLU(), frozen(L(3, 2))], "layer 2, Linear: its weight must be a plain"),
     "empty": (lambda: [], "input_shape, the shape of one example, is needed"),
     "conv first": (lambda: [nn.Conv2d(1, 2, 3)], "input_shape, the shape of one example, is needed"),
 }
@@ -150,6 +178,11 @@ REFUSED_MAPS = {
     ),
     "flatten": (lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Flatten(2), L(49, 3)], "start_dim and end_dim must be 1"),
     "ends in a pool": (lambda: [nn.Conv2d(2, 4, 3), nn.MaxPool2d(2)], "the last layer must be Linear"),
+    "no flatten": (lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), L(7, 3)], r"layer 2, Linear: .*\(4, 7, 7\); a Flatten is"),
+    "own convolution": (lambda: [SUB["Conv2d"](2, 4, 3)], "layer 0, Doubled: not taken"),
+    "own flatten": (lambda: [nn.Conv2d(2, 4, 3), SUB["Flatten"](), L(196, 3)], "layer 1, Doubled: not taken"),
+    "own unflatten": (lambda: [SUB["Unflatten"](1, (1, 2)), nn.Conv2d(1, 4, 3)], "layer 0, Doubled: not taken"),
+    "own pool": (lambda: [nn.Conv2d(2, 4, 3), SUB["MaxPool2d"](2), L(196, 3)], "layer 1, Doubled: not taken"),
     "does not fit": (lambda: [nn.Conv2d(2, 4, 3), nn.ReLU(), L(5, 3)], r"layer 2, Linear: does not fit an activity"),
 }
 
@@ -171,6 +204,10 @@ def test_what_it_cannot_take_of_maps_is_named_with_its_place(name):
 def test_only_a_sequence_is_taken():
     with pytest.raises(TypeError, match=r"takes a torch\.nn\.Sequential, not Linear"):
         Network.from_module(nn.Linear(3, 2))
+    with pytest.raises(TypeError, match=r"takes a torch\.nn\.Sequential, not Doubled"):
+        Network.from_module(SUB["Sequential"](nn.Linear(3, 2)))
+    with pytest.raises(ValueError, match="from_module: Sequential: not taken; a hook may change what it does"):
+        Network.from_module(hooked(nn.Sequential(nn.Linear(3, 2))))
     with pytest.raises(ValueError, match="every entry of input_shape must be a positive whole number, not 0"):
         Network.from_module(nn.Sequential(nn.Linear(4, 2)), (0,))
 

@@ -7,7 +7,8 @@ import torch
 
 from bioplaus_lite import measures as d
 from bioplaus_lite.networks import CNN, MLP
-from bioplaus_lite.rules import make_rule
+from bioplaus_lite.rules import RULES, make_rule
+from bioplaus_lite.rules.backprop import Backprop
 
 
 @pytest.fixture
@@ -80,6 +81,25 @@ def test_direct_feedback_is_compared_with_the_whole_path(batch):
     assert d.weight_angles(rule)[2] == pytest.approx(d.angle(path, rule.B1.T))
     rule.B1.copy_(path.T)
     assert d.weight_angles(rule)[2] == 0
+
+
+class Skips(Backprop):
+    """Feedback from two layers above, as far as there are so many; it says no more than that."""
+
+    def sender(self, layer):
+        return min(layer + 1, self.network.depth)
+
+
+@pytest.mark.parametrize(("name", "senders"), [("dfa", 4), ("segregated", 4), ("skips", 3), ("fa", 2)])
+def test_the_forward_path_goes_from_the_layer_to_its_sender(name, senders):
+    sizes = (7, 6, 5, 8, 4)
+    net = RULES[name].network(sizes) if name in RULES else MLP(sizes)
+    rule = RULES[name].make(net) if name in RULES else Skips(net)
+    W = {layer: net.weight(layer).detach() for layer in (1, 2, 3, 4)}
+    assert rule.sender(2) == senders
+    torch.testing.assert_close(rule.forward_path(2), {2: W[2], 3: W[3] @ W[2], 4: W[4] @ W[3] @ W[2]}[senders])
+    torch.testing.assert_close(rule.forward_path(4), W[4])
+    assert not rule.forward_path(2).requires_grad
 
 
 def test_backprop_errors_agree_with_the_rule_on_a_cnn():
@@ -194,6 +214,20 @@ def test_the_inverse_jacobian_exists_for_every_rule_that_has_hidden_layers():
     cnn = d.inverse_jacobian_angles(make_rule("backprop", CNN((1, 8, 8), (3, 4), 4)), x, y)
     assert sorted(cnn) == [1, 2] and all(0 < angle < 90 for angle in cnn.values())
     assert d.inverse_jacobian_angles(make_rule("backprop", MLP((64, 4))), x, y) == {}
+
+
+@pytest.mark.parametrize(("n", "parts"), [(20, 10), (20, 3), (19, 9)])
+def test_parts_of_a_probe_use_every_example(batch, n, parts):
+    rule, (x, y) = make("backprop"), (part[:n] for part in batch)
+    seen = []
+    rule.gradients = lambda x, y: seen.append((x, y)) or {}
+    assert len(d.Probe(rule, x, y, parts=parts).part_gradients) == len(seen) == parts
+    assert torch.equal(torch.cat([part for part, _ in seen]), x)
+    assert torch.equal(torch.cat([labels for _, labels in seen]), y)
+    sizes = {len(labels) for _, labels in seen}
+    assert max(sizes) - min(sizes) <= 1
+    with pytest.raises(ValueError, match=f"11 parts need at least 22 examples, not {n}"):
+        _ = d.Probe(rule, x, y, parts=11).part_gradients
 
 
 def test_gradient_noise_of_known_gradients(batch):

@@ -1,5 +1,6 @@
 """A rule in a reader's own file, in a folder that has nothing else: trained, measured, drawn and run by papermill."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from bioplaus_lite import MLP, fit, load
+from bioplaus_lite import CNN, MLP, fit, load
 from bioplaus_lite.measures import MEASURES, Probe, measure
 from bioplaus_lite.rules import RULES, LearningRule, Synapse, card_of, make_rule, register
 from bioplaus_lite.runs.recipe import Measures
@@ -163,6 +164,116 @@ def test_contributions_add_decays_come_last_and_finish_after_them():
     assert rule.errors(x, y).keys() == {1}, "several signals meet at W2: none of them is its error"
 
 
+class Listed(LearningRule):
+    """Its synapses are those of a list, made of ``h`` and the error; ``B2`` and a generator are its own."""
+
+    def __init__(self, network, listed):
+        super().__init__(network)
+        self.B2 = torch.nn.Parameter(network.W2.detach().transpose(0, 1) * 3)
+        self.listed, self.generator = listed, torch.Generator().manual_seed(0)
+
+    def synapses(self, trace, error, y):
+        torch.rand(1, generator=self.generator)
+        yield from self.listed(trace.h, error)
+
+
+def problem_of(network, batch=6):
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(batch, network.sizes[0], generator=g, dtype=torch.float64)
+    return x, torch.arange(batch) % network.sizes[-1]
+
+
+@pytest.mark.parametrize("decay", [0.5, torch.tensor([1.0, 0.0, 2.0, 0.5]).double()], ids=["number", "one a unit"])
+@pytest.mark.parametrize("kinds", itertools.permutations(["outer", "total", "shared"], 2), ids=" ".join)
+@pytest.mark.parametrize("weight", ["W1", "B2"])
+def test_two_synapses_of_one_weight_add_whatever_their_kind_and_order(weight, kinds, decay):
+    net = MLP((3, 4, 3), dtype=torch.float64)  # W1 and B2 have the shape of W2ᵀ
+    given = torch.arange(12).view(4, 3).double()
+
+    def listed(h, error):
+        kind_of = {"outer": {}, "total": {"total": given}, "shared": {"total": "W2"}}
+        for kind, factor in zip(kinds, (1, 2), strict=True):
+            yield Synapse(weight, h[1], error, decay=factor * decay, **kind_of[kind])
+        for factor in (1, 3):  # what shares their sum waits for both, and not for their decay
+            yield Synapse("W2", factor * error, h[1], decay=0.7)
+
+    rule = Listed(net, listed)
+    x, y = problem_of(net)
+    rule.assign_gradients(x, y)
+    h = [a.detach() for a in net.activities(x)]
+    error = (torch.softmax(h[-1], 1) - torch.nn.functional.one_hot(y, 3)) / 6
+    outer = h[1].T @ error
+    sums = {"outer": outer, "total": given, "shared": 4 * outer}
+    parameter = (rule.B2 if weight == "B2" else net.W1).detach()
+    decayed = 3 * torch.as_tensor(decay).view(-1, 1) * parameter
+    found = rule.B2.grad if weight == "B2" else net.W1.grad
+    torch.testing.assert_close(found, sum(sums[kind] for kind in kinds) + decayed)
+    torch.testing.assert_close(net.W2.grad, 4 * outer.T + 1.4 * net.W2.detach())
+
+
+def small_cnn():
+    return CNN((1, 8, 8), (4,), 3, kernel=3, dtype=torch.float64)
+
+
+def small_mlp():
+    return MLP((5, 4, 3), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("make", [small_mlp, small_cnn])
+def test_a_decay_is_one_number_or_one_a_unit(make):
+    net = make()
+    x, y = problem_of(net)
+    w, units = net.W1.detach(), torch.tensor([0.0, 1.0, 2.0, 3.0]).double()
+
+    def decayed(decay):
+        def listed(h, error):
+            return [Synapse("W1", error, h[0], total=torch.zeros_like(w), decay=decay)]
+
+        return Listed(net, listed).gradients(x, y)["W1"]
+
+    expected = torch.stack([k * row for k, row in enumerate(w)])
+    for decay in (units, units.view(4, 1), units.view(4, 1, 1, 1)):
+        torch.testing.assert_close(decayed(decay), expected)
+    for decay in (2.0, torch.tensor(2.0).double(), torch.full((1, 1), 2.0).double()):
+        torch.testing.assert_close(decayed(decay), 2 * w)
+    with pytest.raises(ValueError, match="synapse W1: a decay is 1 number or 4, one a unit, not 3"):
+        decayed(units[:3])
+
+
+MISFITS = {  # the synapse that is named, the network, and what does not meet there
+    "post": ("W2", small_mlp, lambda h, e: [Synapse("W2", e[:, :2], h[1])]),
+    "pre": ("W2", small_mlp, lambda h, e: [Synapse("W2", e, h[1][:, :1])]),
+    "post as long as pre": ("W2", small_mlp, lambda h, e: [Synapse("W2", h[1], e)]),
+    "examples": ("W2", small_mlp, lambda h, e: [Synapse("W2", e[:4], h[1])]),
+    "total": ("W2", small_mlp, lambda h, e: [Synapse("W2", e, h[1], total=torch.ones(1, 4).double())]),
+    "bias": ("b2", small_mlp, lambda h, e: [Synapse("W2", e[:, :1], h[1], "b2", total=torch.ones(3, 4).double())]),
+    "shared": ("B2", small_mlp, lambda h, e: [Synapse("W2", e, h[1]), Synapse("B2", h[1], e, total="W2")]),
+    "post, maps": ("W1", small_cnn, lambda h, e: [Synapse("W1", h[1][:, :3], h[0])]),
+    "pre, maps": ("W1", small_cnn, lambda h, e: [Synapse("W1", h[1], h[0].view(-1, 2, 4, 8)[:, :, :, :3])]),
+    "bias, maps": ("b1", small_cnn, lambda h, e: [
+        Synapse("W1", h[1][:, :3], h[0], "b1", total=torch.zeros(4, 1, 3, 3).double())]),
+    "bias of rows, maps": ("b1", small_cnn, lambda h, e: [
+        Synapse("W1", e, h[0], "b1", total=torch.zeros(4, 1, 3, 3).double())]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_signals_that_do_not_meet_are_refused_and_leave_nothing(misfit):
+    named, make, listed = MISFITS[misfit]
+    net = make()
+    rule, (x, y) = Listed(net, listed), problem_of(net)
+    if misfit == "shared":
+        rule.B2 = torch.nn.Parameter(torch.zeros(1, 3).double())  # PyTorch would spread it
+    before = {n: p.detach().clone() for n, p in rule.named_parameters()}
+    for p in rule.parameters():
+        p.grad = torch.ones_like(p)
+    state = rule.generator.get_state()
+    with pytest.raises((ValueError, RuntimeError), match=f"^synapse {named}: "):
+        rule.assign_gradients(x, y)
+    assert all(p.grad is None and torch.equal(p, before[n]) for n, p in rule.named_parameters())
+    assert torch.equal(rule.generator.get_state(), state)
+
+
 def test_weights_that_do_not_exist_are_named():
     class Slip(LearningRule):
         def synapses(self, trace, error, y):
@@ -188,3 +299,61 @@ def test_cards_are_checked_and_names_belong_to_one_class():
         del RULES["silent"]
     with pytest.raises(ValueError, match="the measure 'snr' is taken"):
         measure("snr", unit="none")(lambda probe: {})
+
+
+def made_in(module, name="Silent"):
+    return type(name, (Silent,), {"__module__": module, "__qualname__": name})
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        (("__main__",), ("__main__",), False),  # a cell that is run again
+        (("__main__",), ("my_rules",), False),  # the file that a cell was copied to
+        (("my_rules",), ("__main__",), False),
+        (("my_rules",), ("other",), True),
+        (("__main__",), ("__main__", "Loud"), True),
+        (("bioplaus_lite.rules.mine",), ("__main__",), True),  # a cell may not take the place of what the book uses
+    ],
+)
+def test_a_class_made_again_keeps_its_name_and_another_is_refused(clean, first, second, taken):
+    put = register("silent", label="Silent")
+    old, new = put(made_in(*first)), made_in(*second)
+    if taken:
+        with pytest.raises(ValueError, match=rf"the name 'silent' is taken by {first[0]}\.Silent"):
+            put(new)
+    else:
+        put(new)
+    assert RULES["silent"].rule is (old if taken else new)
+
+
+def test_a_class_with_several_cards_has_all_of_its_options_under_its_own_name():
+    name = "bioplaus_lite.rules.feedback_alignment:SignSymmetry"
+    assert len([card for card in RULES.values() if card.rule.__name__ == "SignSymmetry"]) == 3
+    assert card_of(name).takes == ("magnitudes", "seed")
+    for magnitudes in ("uniform", "fixed", "redrawn"):
+        assert make_rule(name, MLP((5, 4, 3)), magnitudes=magnitudes).magnitudes == magnitudes
+
+
+def test_the_page_that_trains_takes_a_rule_that_does_not_name_every_layer(monkeypatch):
+    import matplotlib
+
+    matplotlib.use("agg")
+    settings = {
+        "rule": f"{__name__}:Silent", "network": {"type": "MLP", "hidden": [6, 5]}, "epochs": 1, "examples": 200,
+        "optimizer": {"name": "SGD", "lr": 0.1}, "measures": ["feedback_angle"],
+    }  # fmt: skip
+    cells = [c for c in nbformat.read(ROOT / "book/trainings/train.ipynb", 4).cells if c.cell_type == "code"]
+    page = {}
+    for cell in cells:
+        exec(cell.source, page)
+        if "parameters" in cell.metadata.get("tags", []):
+            page |= settings
+            parameters = {name: value for name, value in page.items() if not name.startswith("__")}
+    monkeypatch.setenv("BIOPLAUS_RUN", json.dumps(parameters))
+    (record,) = (json.loads(v) for k, v in page["outcome"]._repr_mimebundle_().items() if k != "text/plain")
+    measured = record["metrics"]["rule"]
+    assert measured["update_angle_3"] == pytest.approx([0, 0], abs=0.1)
+    assert not {"update_angle_1", "update_angle_2", "snr_1", "error_angle_1", "feedback_angle_2"} & measured.keys()
+    assert measured["update_norm_1"] == [None, 0]
+    assert list(record["fingerprint"]["gradients"][0]) == ["network.W3", "network.b3"]

@@ -158,6 +158,43 @@ def test_kolen_pollack_without_decay_stays_where_it_was_drawn():
     torch.testing.assert_close((rule.network.W2 - rule.B2.T).detach(), start)
 
 
+def test_kolen_pollack_feedback_stays_where_its_forward_weights_are_held():
+    rule = make_rule("kolen_pollack", MLP((7, 6, 5, 4), dtype=torch.float64), decay=0.5)
+    rule.network.W2.requires_grad_(False)
+    before = copy.deepcopy(rule.state_dict())
+    rule.learn(*problem(), torch.optim.Adam(rule.parameter_groups(), lr=0.1))
+    assert rule.network.W2.grad is None and rule.B2.grad is None
+    moved = {name for name, p in rule.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"B3", *(f"network.{name}" for name in ("W1", "b1", "b2", "W3", "b3"))}
+
+
+@pytest.mark.parametrize("name", ["backprop", "kolen_pollack"])
+def test_weights_that_layers_share_have_one_sum_under_both_names(name):
+    net = MLP((6, 6, 6, 4), activation="tanh", dtype=torch.float64)
+    net.W2 = net.W1
+    rule, (x, y) = make_rule(name, net), problem(size=6)
+    with torch.no_grad():
+        for b, w in zip((p for n, p in rule.named_parameters() if n in ("B2", "B3")), (net.W2, net.W3), strict=False):
+            b.copy_(w.T)
+    true = dict(zip(("W1", "W3"), torch.autograd.grad(F.cross_entropy(net(x), y), (net.W1, net.W3)), strict=True))
+    found = rule.gradients(x, y)
+    assert {n for n in found if n.startswith("W")} == {"W1", "W2", "W3"}
+    for weight in found:
+        if weight.startswith("W"):
+            torch.testing.assert_close(found[weight], true["W3" if weight == "W3" else "W1"])
+    decay = getattr(rule, "decay", 0.0)  # of the synapses of W2 and W3; that of W1 has none
+    rule.assign_gradients(x, y)
+    torch.testing.assert_close(net.W1.grad, true["W1"] + decay * net.W1.detach())
+    if name == "kolen_pollack":
+        torch.testing.assert_close(rule.B2.grad, net.W1.grad.T)
+
+
+def test_a_state_without_a_generator_that_a_rule_has_says_so():
+    state = make_rule("backprop", MLP((7, 6, 4))).progress_state()
+    with pytest.raises(ValueError, match="the state has no generator '_generator'; it has none"):
+        make_rule("fa", MLP((7, 6, 4))).take_up(state)
+
+
 @pytest.mark.parametrize("name", ON_AN_MLP)
 def test_evaluation_mode_changes_nothing_but_gradients(name):
     rule = make_rule(name, MLP((7, 6, 5, 4), dtype=torch.float64)).eval()

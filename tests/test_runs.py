@@ -29,7 +29,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from bioplaus_lite import MLP, make_rule, plots
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
-from bioplaus_lite.plots import SHORT, bands, families, family_grid, style_of
+from bioplaus_lite.plots import LABELS, SHORT, bands, families, family_grid, style_of
 from bioplaus_lite.runs import mean_and_interval, reached, records, runner, states, tidy
 from bioplaus_lite.runs import work as working
 from bioplaus_lite.runs.__main__ import main
@@ -102,6 +102,20 @@ def test_axes_make_a_run_of_each_combination_and_a_run_says_what_is_different(ca
     p = got.runs["small-cifar10-fa-s1"].parameters
     assert (p["dataset"], p["seed"], p["epochs"], p["batch_size"]) == ("cifar10", 1, 3, 100)
     assert got.runs["small-mnist-x-tp-s7"].parameters["epochs"] == 2
+
+
+def test_a_rule_of_a_readers_own_gives_an_id_that_can_go_on_record(catalogue, tmp_path: Path, monkeypatch):
+    text = "from bioplaus_lite.rules import Backprop\nclass Mine_2(Backprop):\n    pass\n"
+    (tmp_path / "_my__rules.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = 'x = {rules = ["fa", "_my__rules:Mine_2"], search = {key = "optimizer.lr", values = [0.1, 1]}}'
+    got = catalogue((RULE, entry), (LR, ""))
+    run = got.runs["small-mnist-x-my-rules-mine_2-s0"]
+    assert run.parameters["rule"] == "_my__rules:Mine_2"
+    for one in (run, *run.trials):
+        save_run(record(one.id), tmp_path)
+        assert working.title_of(one).startswith(f"{one.id}: _my__rules:Mine_2 on MNIST")
+    sys.modules.pop("_my__rules")
 
 
 LR, RULE = ", lr = 0.1", 'fa = {rule = "fa"}'
@@ -1189,3 +1203,19 @@ def test_a_curve_of_another_name_has_a_colour_that_no_rule_of_the_figure_has():
     assert lines["Backpropagation"] == style_of("backprop")["color"]
     assert len(set(lines.values())) == 4
     plt.close()
+
+
+def test_curves_of_more_names_than_colours_and_of_classes():
+    plt = pytest.importorskip("matplotlib.pyplot")
+    history = History()
+    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
+    own = "bioplaus_lite.rules.feedback_alignment:FeedbackAlignment"
+    many = [f"rate: {k}" for k in range(2 * len(plots.COLOURS))]
+    ax = plots.learning_curves(dict.fromkeys([own, "backprop", *many], history))
+    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    assert lines["Feedback alignment"] == style_of("fa")["color"] == style_of(own)["color"]
+    others = {lines[name] for name in many}
+    assert others == set(plots.COLOURS) - {lines["Feedback alignment"], lines["Backpropagation"]}
+    ax = plots.learning_curves(dict.fromkeys([*LABELS, "mine"], history))  # rules that leave no colour
+    assert len(ax.get_lines()) == len(LABELS) + 1
+    plt.close("all")

@@ -679,6 +679,23 @@ def test_bad_input_is_refused():
         Simulation([np.ones((4, 12))], [np.ones(3)], [])
 
 
+def test_weights_are_not_held_one_by_one_and_a_layer_has_one_rate():
+    rule, (x, y) = make((12, 9, 4)), problem(3)
+    groups = rule.parameter_groups()
+    unequal = [{"params": [rule.network.W1], "lr": 0.1}, {"params": [rule.network.b1], "lr": 0.2}]
+    with pytest.raises(ValueError, match=r"W1 and b1 learn at one rate, not at 0\.1 and 0\.2"):
+        rule.learn(x, y, torch.optim.SGD([*unequal, groups[1]]))
+    with pytest.raises(ValueError, match=r"W2 and b2 learn at one rate, not at 0\.1 and 0\.0"):
+        rule.learn(x, y, torch.optim.SGD([groups[0], {"params": [rule.network.W2], "lr": 0.1}]))
+    optimizer, before = torch.optim.SGD(groups), weights(rule)[0]
+    rule.network.W2.requires_grad_(False)
+    rule.network.b1.requires_grad_(False)
+    for call in (rule.parameter_groups, lambda: rule.learn(x, y, optimizer), lambda: fit(rule, (x, y))):
+        with pytest.raises(ValueError, match="b1, W2 cannot be held one by one; set the eta of the layer to 0"):
+            call()
+    assert furthest(weights(rule)[0], before) == 0
+
+
 def test_divergence_is_reported():
     rule, (x, y) = make((12, 9, 4)), problem(20)
     with torch.no_grad():

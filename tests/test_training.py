@@ -143,6 +143,93 @@ def test_empty_and_unequal_data_are_refused(data):
         evaluate(rule(), x, y[:-1])
 
 
+@pytest.mark.parametrize("value", [torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["backprop", "dtp"])
+def test_input_that_is_not_finite_is_refused_although_the_loss_is(data, name, value):
+    r = rule(name)
+    with torch.no_grad():
+        r.network.W1[:, 0] = -1 if value > 0 else 1  # a ReLU makes 0 of it
+    x, y = data[0].clone(), data[1]
+    x[5, 0] = value
+    assert torch.isfinite(r(x)).all()
+    said = f"input holds {value}; every value must be finite"
+    for call in (lambda: r.assign_gradients(x, y), lambda: r.gradients(x, y)):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            call()
+    for who, call in (
+        ("train", lambda: fit(r, (x, y))),
+        ("test", lambda: fit(r, data, (x, y))),
+        ("data", lambda: evaluate(r, x, y)),
+    ):
+        with pytest.raises(ValueError, match=f"^{who}: {said}"):
+            call()
+
+
+class Stop(Exception):
+    """A reader's own."""
+
+
+class Slotted(Exception):
+    __slots__ = ("why",)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, StopIteration, Stop, Slotted])
+@pytest.mark.parametrize(
+    ("place", "call"), [("learn", 3), ("measure", 1), ("measure", 3), ("progress", 3), ("scheduler", 3)]
+)
+def test_whatever_ends_a_training_carries_what_was_recorded(data, error, place, call):
+    r, calls = rule(), []
+
+    def stops(*_):
+        calls.append(None)
+        if len(calls) == call:
+            raise error("enough")
+        return {}
+
+    options = {place: stops} if place in ("measure", "progress") else {}
+    if place == "learn":
+        learn = r.learn
+        r.learn = lambda *given: stops() or learn(*given)
+    if place == "scheduler":
+        options = {"scheduler": lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda epoch: 1.0 if not stops() else 0)}
+    with pytest.raises(error, match="enough") as caught:
+        fit(r, data, data, epochs=9, batch_size=60, **options)
+    assert isinstance(caught.value.history, History)
+    assert caught.value.history.curve("loss")[0][0] == 0
+
+
+def test_a_scheduler_that_waits_for_a_measurement_is_refused(data):
+    with pytest.raises(ValueError, match="ReduceLROnPlateau waits for a measurement"):
+        fit(rule(), data, scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+
+@pytest.mark.parametrize("turns", [(), ("inverse", "forward")])
+def test_one_optimiser_serves_all_phases_also_of_a_rule_that_changes_its_own(data, turns):
+    class Restless(type(rule("dtp"))):
+        def learn(self, x, y, optimizer):
+            loss = super().learn(x, y, optimizer)
+            self.phase = self.phases[len(seen) % 3]
+            seen.append((self.phase, optimizer))
+            return loss
+
+    seen = []
+    fit(Restless(MLP((8, 16, 3))), data, epochs=2, batch_size=20, turns=turns)
+    assert {phase for phase, _ in seen} == {"both", "inverse", "forward"}
+    assert len({id(optimizer) for _, optimizer in seen}) == 1
+
+
+def test_a_value_that_is_none_leaves_no_row():
+    history = History()
+    for epoch, angle in enumerate([None, 3.0, None, torch.tensor(4.0)]):
+        history.add(epoch, 10 * epoch, 0.0, "rule", {"angle_1": angle, "angle_2": None})
+    assert history.curve("angle_1", "rule") == ([10, 30], [3.0, 4.0])
+    assert history.frame.metric.tolist() == ["angle_1"] * 2
+    with pytest.raises(KeyError, match="no values of 'angle_2' on 'rule'; recorded are: rule angle_1"):
+        history.curve("angle_2", "rule")
+    with pytest.raises(KeyError, match="no values of 'loss' on 'test'; recorded are: none"):
+        History().last("loss")
+
+
 def test_divergence_stops_the_training(data):
     with pytest.raises(FloatingPointError, match="diverged"):
         fit(rule("backprop"), data, epochs=50, optimizer=lambda p: torch.optim.SGD(p, lr=1e30))

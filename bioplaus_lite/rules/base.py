@@ -50,13 +50,18 @@ def cross_entropy_and_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Ten
     return loss, error.div_(batch)
 
 
-def _copy(total: Tensor, out: Tensor) -> None:
-    if total.shape != out.shape:
+def _check_total(total: Tensor, out: Tensor) -> None:
+    if total.shape != out.shape:  # or PyTorch would spread it, or give ``out`` another shape
         raise ValueError(f"its total has the shape {tuple(total.shape)}, the weights {tuple(out.shape)}")
+
+
+def _copy(total: Tensor, out: Tensor) -> None:
+    _check_total(total, out)
     out.copy_(total)
 
 
 def _plus(total: Tensor, weight: Tensor, decay: float, out: Tensor) -> None:
+    _check_total(total, out)
     torch.add(total, weight, alpha=decay, out=out)
 
 
@@ -341,7 +346,7 @@ class LearningRule(nn.Module):
             Each parameter that was named, with its sum, by the parameter's ``id``: hashing a tensor is slow.
         """
         sums: dict[int, tuple[nn.Parameter, Tensor]] = {}
-        decays: list[tuple[nn.Parameter, float | Tensor]] = []
+        decays: list[tuple[str, nn.Parameter, float | Tensor]] = []
         shared: list[tuple[str, nn.Parameter, str, float | Tensor]] = []
         own, of_network, layers = self._parameters, self.network._parameters, self.network.layers
 
@@ -371,7 +376,7 @@ class LearningRule(nn.Module):
             else:
                 add(name, parameter, _copy, total)
             if (isinstance(decay, Tensor) or decay) and not isinstance(total, str):
-                decays.append((parameter, decay))
+                decays.append((name, parameter, decay))
             if bias is not None:
                 if (parameter := parameters.get(bias)) is None:
                     raise self._no_such_weights(bias)
@@ -383,16 +388,17 @@ class LearningRule(nn.Module):
                 continue  # what shares the sum of weights that are held has none, and stays
             if isinstance(decay, Tensor):
                 add(name, parameter, _copy, found[1].transpose(0, 1))
-                decays.append((parameter, decay))
+                decays.append((name, parameter, decay))
             else:  # one pass over the weights, not two
                 add(name, parameter, _plus, found[1].transpose(0, 1), parameter, decay)
-        for parameter, decay in decays:
+        for name, parameter, decay in decays:
             if (found := sums.get(id(parameter))) is None:
                 continue
             gradient = found[1]
             if isinstance(decay, Tensor):
                 if decay.numel() not in (1, len(parameter)):
-                    raise ValueError(f"a decay is 1 number or {len(parameter)}, one a unit, not {decay.numel()}")
+                    allowed = f"1 number or {len(parameter)}, one a unit"
+                    raise ValueError(f"synapse {name}: a decay is {allowed}, not {decay.numel()}")
                 gradient.addcmul_(parameter, decay.reshape(-1, *[1] * (parameter.ndim - 1)))
             else:
                 gradient.add_(parameter, alpha=decay)

@@ -138,9 +138,12 @@ def in_family(*families: str) -> list[str]:
 
 
 def _same(old: type, new: type) -> bool:
-    """Whether a class is the one on file, made again: by a cell, or in the file that a cell was copied to."""
-    modules = {old.__module__, new.__module__}
-    return old.__qualname__ == new.__qualname__ and (len(modules) == 1 or "__main__" in modules)
+    """Whether a class is the one on file, made again: by a cell, or in the file that a cell was copied to.
+
+    Those of this package keep their names, also from a cell that has a class called the same.
+    """
+    modules, ours = {old.__module__, new.__module__}, old.__module__.startswith("bioplaus_lite.")
+    return old.__qualname__ == new.__qualname__ and (len(modules) == 1 or ("__main__" in modules and not ours))
 
 
 def every_card() -> Iterator[Card]:

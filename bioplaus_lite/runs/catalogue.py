@@ -211,7 +211,8 @@ def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
     search = _search(search) if search else None
     for rule, dataset in itertools.product(rules, datasets):
         one_of("dataset", dataset, SETS)
-        full = f"{name}-{re.sub('[^a-z0-9_]+', '-', str(rule).lower())}" if several else name
+        # Of "my_rules:Mine" what an id may have: words of letters and digits, joined by one - or _.
+        full = "-".join([name, *re.findall("[a-z0-9]+(?:_[a-z0-9]+)*", str(rule).lower())]) if several else name
         stem = f"{group}-{dataset}-{full}"
         parameters = copy.deepcopy({**DEFAULTS, **settings, "rule": rule, "dataset": dataset})
         _check_tables(parameters)
