@@ -123,9 +123,11 @@ def test_every_work_can_be_found():
 def test_every_public_module_has_its_place_in_the_reference():
     names = [m.name for m in pkgutil.walk_packages(bioplaus_lite.__path__, "bioplaus_lite.")]
     public = [n for n in names if "._" not in n and hasattr(importlib.import_module(n), "__all__")]
-    documented = re.findall(r"^\.\. automodule:: (\S+)", (BOOK / "reference/api.md").read_text("utf-8"), re.MULTILINE)
+    text = "".join(page.read_text("utf-8") for page in sorted((BOOK / "reference/api").glob("*.md")))
+    documented = re.findall(r"^\.\. automodule:: (\S+)", text, re.MULTILINE)
     lost = [name for name in public if name not in documented]
-    assert not lost, f"not in book/reference/api.md: {', '.join(lost)}"
+    assert not lost, f"not in book/reference/api: {', '.join(lost)}"
+    assert len(documented) == len(set(documented))
 
 
 # --- the rules catch what breaks them ------------------------------------------------------------------------
