@@ -277,13 +277,15 @@ def test_search_does_not_bury_the_chapters_under_recorded_trainings(visit: Visit
 
 
 # axe takes most of its time for tens of thousands of nodes that are all alike: words of code, parts of signatures
-# and of equations. Of those with the same classes, parents and colours one is looked at; what has a role, a link or an
-# attribute of its own stays. The inside of an equation is MathJax's: five of a page stand for all.
+# and of equations, strokes of drawings. Of words with the same classes, parents and colours one is looked at; what has a
+# role, a link or an attribute of its own stays. A single letter is a kind of its own: axe does not judge its contrast.
+# Strokes have nothing to say, and what is left empty goes. The inside of an equation is MathJax's: five stand for all.
 LEAVE_ONE_OF_A_KIND = """() => {
     const seen = new Set();
     const kind = (node) => {
         const style = getComputedStyle(node);
-        let path = [style.color, style.backgroundColor, style.fontSize, style.opacity].join();
+        const long = node.textContent.trim().length > 1;
+        let path = [long, style.color, style.backgroundColor, style.fontSize, style.opacity].join();
         for (let e = node; e && e.tagName !== "ARTICLE"; e = e.parentElement)
             path += ` ${e.tagName} ${[...e.classList].sort()} ${e.getAttribute("style")}`;
         return path;
@@ -297,6 +299,15 @@ LEAVE_ONE_OF_A_KIND = """() => {
         return repeated;
     });
     again.forEach((node) => node.remove());
+    const drawn = /^(class|style|id|d|x|y|transform|clip-path|(xlink:)?href)$/;
+    const stroke = (node) => !node.closest("[role=button], a") && [...node.attributes].every((a) => drawn.test(a.name));
+    const hollow = (selector, of) => [...document.querySelectorAll(selector)].filter(
+        (node) => !node.children.length && !node.textContent.trim() && of(node)
+    );
+    const empty = () => [
+        ...hollow("svg :is(g, path, use)", stroke), ...hollow(":is(pre, code, .sig) span, .sig em", dull)
+    ];
+    for (let rest = empty(); rest.length; rest = empty()) rest.forEach((node) => node.remove());
     const equations = [...document.querySelectorAll("mjx-container")].slice(5);
     equations.forEach((equation) => equation.replaceChildren());
     return again.length + equations.length;
