@@ -93,8 +93,9 @@ class Skips(Backprop):
 @pytest.mark.parametrize(("name", "senders"), [("dfa", 4), ("segregated", 4), ("skips", 3), ("fa", 2)])
 def test_the_forward_path_goes_from_the_layer_to_its_sender(name, senders):
     sizes = (7, 6, 5, 8, 4)
-    net = RULES[name].network(sizes) if name in RULES else MLP(sizes)
-    rule = RULES[name].make(net) if name in RULES else Skips(net)
+    make = RULES[name].network if name in RULES else MLP
+    net = make(sizes, dtype=torch.float64)
+    rule = make_rule(name, net) if name in RULES else Skips(net)
     W = {layer: net.weight(layer).detach() for layer in (1, 2, 3, 4)}
     assert rule.sender(2) == senders
     torch.testing.assert_close(rule.forward_path(2), {2: W[2], 3: W[3] @ W[2], 4: W[4] @ W[3] @ W[2]}[senders])
