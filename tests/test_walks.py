@@ -250,6 +250,13 @@ def test_apical_dendrites_are_said_to_be_silent_only_where_they_are():
     assert "They miss by up to" in texts["interneurons predict"]
 
 
+def test_apical_voltages_are_called_the_error_only_where_they_are():
+    exact, random = said(circuits(feedback="symmetric")), said(circuits())
+    for label in ("apical voltage of layer 2", "somata of layer 2", "apical voltage of layer 1", "somata of layer 1"):
+        assert "the error" in exact[label] and "the error" not in random[label]
+    assert all("which is not backprop's" in random[f"apical voltage of layer {k}"] for k in (1, 2))
+
+
 def test_top_down_input_comes_before_the_inhibition_that_cancels_it():
     rule = circuits()
     spec = microcircuit_walk(rule, four_inputs(), Y).spec

@@ -395,9 +395,13 @@ class AuxiliaryOutputSDTP(SimplifiedDTP):
     .. math:: z = U h_{L-1}, \qquad \hat h_{L-1} = h_{L-1} - g_L(o, z) + g_L(\hat o, z)
 
     ``U`` is random and stays as drawn. With ``z`` the inverse can tell the examples of one class apart: it looks for an
-    activity with the right label *and* the features that this example has. (For linear ``f`` and ``g`` the best
-    inverse gives the damped Gauss–Newton target :math:`(J^\top J + U^\top U)^{-1} J^\top (\hat o - o)` with ``J`` the
-    Jacobian of ``o``.) The paper leaves the form of ``z`` open; here it is linear, as the scores are.
+    activity with the right label *and* the features that this example has. The paper leaves the form of ``z`` open;
+    here it is linear, as the scores are.
+
+    For linear layers, ``M = [J; U]`` with ``J`` the Jacobian of ``o``, covariance ``C`` of :math:`h_{L-1}` and noise
+    of variance :math:`s^2`, the best inverse is :math:`C M^\top (M (C + s^2 I) M^\top)^+`. Only without noise, and with
+    so many units that ``M`` loses nothing, does its part for ``o`` give the damped Gauss–Newton target
+    :math:`(J^\top J + U^\top U)^{-1} J^\top (\hat o - o)`; with fewer units that inverse does not exist.
 
     Args:
         network, noise, step, seed: as for :class:`SimplifiedDTP`; the seed also draws ``U``.

@@ -73,6 +73,7 @@ class _MicrocircuitWalk:
             apical, smallest = self.quiet["apical", k], 16 * torch.finfo(x.dtype).eps
             apical[np.abs(apical) < smallest * np.abs(self.quiet["top_down", k]).max()] = 0
         self.silent = not any(self.quiet["apical", k].any() for k in self.hidden)
+        self.exact = rule.top_down == "symmetric"
         self.target, self.r = row_of(rule.target_voltages(y, self.sizes[-1])), {0: row_of(x)}
         self.r |= {k: _phi(self.quiet["basal", k]) for k in self.hidden}
         self.own = {l: -row_of(error) for l, error in rule.errors(x, y).items()}
@@ -219,7 +220,8 @@ class _MicrocircuitWalk:
             text = f"v_A is up to {largest(dict(zip(self.names[k], now, strict=True)))}. The target has changed it by "
             text += f"up to {change} only; the rest was there before."
         else:
-            text = "Cells above have moved, interneurons too little to cancel it. What is left is the error: v_A is up "
+            left = "the error" if self.exact else "an error as W_down carries it, which is not backprop's"
+            text = f"Cells above have moved, interneurons too little to cancel it. What is left is {left}: v_A is up "
             text += f"to {largest(dict(zip(self.names[k], now, strict=True)))}."
         self.snap(f"apical voltage of layer {k}", text, self._apical_rows(k, self.taught), sub("W_down", k),
                   sub("W_PI", k))  # fmt: skip
@@ -231,7 +233,8 @@ class _MicrocircuitWalk:
         sums = (f"{fixed(v)} + {self.lam:g}·{bracket(short(a))}" for v, a in zip(rest, v_A, strict=True))
         rows = self._rows(self.names[k], sums, (f"moves by {short(self.lam * a)}" for a in v_A))
         most = largest(dict(zip(self.names[k], self.lam * v_A, strict=True)))
-        what = "v_A" if self.quiet["apical", k].any() else "the error"  # v_A is more than the error if it was not 0
+        # v_A is more than the error if it was not 0, and another one if W_down is not the transpose.
+        what = "the error" if self.exact and not self.quiet["apical", k].any() else "v_A"
         self.snap(f"somata of layer {k}", f"{sub('u', k)} = v̂ + λv_A: {what} moves each soma away from what its "
                   f"basal dendrite predicts, by up to {most}.", rows, sub("v_A", k))  # fmt: skip
 
