@@ -184,7 +184,7 @@ def problem_of(network, batch=6):
 
 
 @pytest.mark.parametrize("decay", [0.5, torch.tensor([1.0, 0.0, 2.0, 0.5]).double()], ids=["number", "one a unit"])
-@pytest.mark.parametrize("kinds", itertools.permutations(["outer", "total", "shared"], 2), ids=" ".join)
+@pytest.mark.parametrize("kinds", list(itertools.permutations(["outer", "total", "shared"], 2)), ids=" ".join)
 @pytest.mark.parametrize("weight", ["W1", "B2"])
 def test_two_synapses_of_one_weight_add_whatever_their_kind_and_order(weight, kinds, decay):
     net = MLP((3, 4, 3), dtype=torch.float64)  # W1 and B2 have the shape of W2ᵀ
