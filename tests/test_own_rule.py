@@ -336,20 +336,22 @@ def test_a_class_with_several_cards_has_all_of_its_options_under_its_own_name():
 
 
 def test_the_page_that_trains_takes_a_rule_that_does_not_name_every_layer(monkeypatch):
-    import matplotlib
+    import matplotlib.pyplot as plt
 
-    matplotlib.use("agg")
+    plt.switch_backend("agg")
+    monkeypatch.setattr(plt, "show", plt.close)
     settings = {
         "rule": f"{__name__}:Silent", "network": {"type": "MLP", "hidden": [6, 5]}, "epochs": 1, "examples": 200,
         "optimizer": {"name": "SGD", "lr": 0.1}, "measures": ["feedback_angle"],
     }  # fmt: skip
     cells = [c for c in nbformat.read(ROOT / "book/trainings/train.ipynb", 4).cells if c.cell_type == "code"]
     page = {}
-    for cell in cells:
-        exec(cell.source, page)
-        if "parameters" in cell.metadata.get("tags", []):
-            page |= settings
-            parameters = {name: value for name, value in page.items() if not name.startswith("__")}
+    with plt.rc_context():
+        for cell in cells:
+            exec(cell.source, page)
+            if "parameters" in cell.metadata.get("tags", []):
+                page |= settings
+                parameters = {name: value for name, value in page.items() if not name.startswith("__")}
     monkeypatch.setenv("BIOPLAUS_RUN", json.dumps(parameters))
     (record,) = (json.loads(v) for k, v in page["outcome"]._repr_mimebundle_().items() if k != "text/plain")
     measured = record["metrics"]["rule"]
