@@ -71,7 +71,8 @@ def late_error(runs: pd.DataFrame, epochs: int = 5) -> pd.Series:
         curve = spikes if "spiking_accuracy" in spikes else run.metrics["test"]
         at = np.asarray(curve["epoch"])
         accuracy = np.asarray(curve.get("spiking_accuracy") or curve["accuracy"], dtype=float)
-        ends = accuracy[(at > run.epochs - epochs) & (at == at.round())]
+        first = max(run.epochs - epochs, 0)  # the state before learning is no epoch
+        ends = accuracy[(at > first) & (at == at.round())]
         if epochs < 1 or len(ends) != epochs:
             raise ValueError(f"{run.id} recorded {len(ends)} of its last {epochs} epochs")
         means.append(1 - ends.mean())
