@@ -115,6 +115,19 @@ def test_citations_resolve(entry: str):
     report(rules.citation_problems(text, bibliography()))
 
 
+def test_the_index_has_the_reading_times_of_the_chapters_and_their_sum():
+    index = TEXTS["index"].read_text("utf-8")
+    rows = dict(re.findall(r"^\| \{doc\}`([\w/]+)` \|.*\| (\d+) min \|$", index, re.MULTILINE))
+    on_page = {}
+    for entry in CHAPTERS:
+        text = "\n".join(cell.source for cell in read(entry).cells if cell.cell_type == "markdown")
+        on_page[entry] = re.search(r"\*\*Reading time\.\*\* (?:About )?(\d+) minutes", text)[1]
+    assert rows == on_page
+    hours = "zero one two three four five six seven eight nine ten eleven twelve".split()
+    told = re.search(r"\*\*The student's path\*\*, about (\w+) hours without the exercises", index)[1]
+    assert told == hours[round(sum(map(int, rows.values())) / 60)]
+
+
 def test_every_work_can_be_found():
     lost = [key for key, work in bibliography().items() if not {"doi", "url"} & {name.lower() for name in work.fields}]
     assert not lost, f"neither DOI nor URL: {', '.join(lost)}"

@@ -30,7 +30,17 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from bioplaus_lite import MLP, make_rule, plots
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
 from bioplaus_lite.plots import LABELS, SHORT, bands, families, family_grid, style_of
-from bioplaus_lite.runs import mean_and_interval, reached, records, runner, states, tidy
+from bioplaus_lite.runs import (
+    holm,
+    late_error,
+    mean_and_interval,
+    reached,
+    records,
+    runner,
+    states,
+    tidy,
+    welch,
+)
 from bioplaus_lite.runs import work as working
 from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
@@ -513,6 +523,50 @@ def test_the_interval_is_that_of_scipy_and_covers_as_often_as_it_says():
     for bad, level in (([], 0.95), ([1.0, 2.0], 1.0)):
         with pytest.raises(ValueError, match=f"not {len(bad)} values and {level}"):
             mean_and_interval(bad, level)
+
+
+def test_holm_steps_down_and_never_declares_more_than_it_says():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])  # by hand
+    assert holm([0.4, 0.9, 0.2]).tolist() == pytest.approx([0.8, 0.9, 0.6]) and holm([]).size == 0
+    nothing_there = np.random.default_rng(0).random((4000, 14))
+    assert np.mean([(holm(p) < 0.05).any() for p in nothing_there]) == pytest.approx(0.05, abs=0.012)
+    for bad in ([0.1, 1.5], [np.nan], [-0.1]):
+        with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+            holm(bad)
+
+
+def test_differences_are_welchs_and_holms():
+    seeds = {"mlp": [2.0, 2.1, 2.4], "fa": [2.2, 2.3, 3.0], "cnn": [0.9, 1.0, 0.95], "near": [2.5, 2.6, 2.55]}
+    found = welch(seeds, "mlp")
+    assert found.index.tolist() == ["fa", "cnn", "near"]
+    a, b = np.array(seeds["fa"]), np.array(seeds["mlp"])
+    nu = 2 * (a.var(ddof=1) + b.var(ddof=1)) ** 2 / (a.var(ddof=1) ** 2 + b.var(ddof=1) ** 2)
+    half = scipy.stats.t.ppf(0.975, nu) * np.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 3)
+    assert found.loc["fa", ["difference", "half"]].tolist() == pytest.approx([a.mean() - b.mean(), half])
+    p = [scipy.stats.ttest_ind(seeds[name], b, equal_var=False).pvalue for name in found.index]
+    assert p[1] < 0.05 / 3 < 0.05 < p[2] < p[0]  # or the table below shows nothing
+    assert found.alone.tolist() == found.holds.tolist() == [False, True, False]
+    many = seeds | {f"n{i}": [2.0, 2.2, 2.3] for i in range(9)}
+    assert welch(many, "mlp").alone["cnn"] and not welch(many, "mlp").holds["cnn"]
+    assert welch({"mlp": [1.0, 2.0]}, "mlp").empty
+    with pytest.raises(KeyError, match="none"):
+        welch(seeds, "none")
+    with pytest.raises(ValueError, match="one has fewer"):
+        welch(seeds | {"one": [1.0]}, "mlp")
+
+
+def test_late_errors_are_those_of_whole_epochs_and_of_spikes_where_there_are_any(tmp_path: Path):
+    at = {"epoch": [0.0, 0.5, 1.0, 2.0, 2.5, 3.0], "accuracy": [0.1, 0.2, 0.6, 0.7, 0.0, 0.9]}
+    plain = {"test": at, "rule": {"epoch": at["epoch"], "snr_1": [1.0] * 6}}
+    spikes = {"test": at, "rule": {"epoch": at["epoch"], "spiking_accuracy": [0.1, 0.2, 0.3, 0.4, 0.0, 0.6]}}
+    for name, metrics in (("a", plain), ("b", spikes)):
+        save_run(record(f"r-{name}", epochs=3, metrics=metrics), tmp_path)
+    runs = load_runs("r-", tmp_path)
+    assert late_error(runs, 2).tolist() == pytest.approx([0.2, 0.5])
+    assert late_error(runs, 3).tolist() == pytest.approx([1 - 2.2 / 3, 1 - 1.3 / 3])
+    for epochs in (4, 0):
+        with pytest.raises(ValueError, match="r-a recorded"):
+            late_error(runs, epochs)
 
 
 def test_where_a_curve_reaches_a_target(curves_on_record):

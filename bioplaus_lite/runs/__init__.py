@@ -23,10 +23,10 @@ from bioplaus_lite.runs.recipe import (
     turns_of,
 )
 from bioplaus_lite.runs.records import MixedRuns, load_runs, provenance, save_run
-from bioplaus_lite.runs.results import mean_and_interval, reached, tidy
+from bioplaus_lite.runs.results import holm, late_error, mean_and_interval, reached, tidy, welch
 
 __all__ = [
     "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
-    "build_rule", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached", "read_catalogue",
-    "report_progress", "save_run", "scheduler_from", "split_of", "tidy", "turns_of",
+    "build_rule", "holm", "late_error", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached",
+    "read_catalogue", "report_progress", "save_run", "scheduler_from", "split_of", "tidy", "turns_of", "welch",
 ]  # fmt: skip

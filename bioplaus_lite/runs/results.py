@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtrit  # scipy.stats takes two seconds to import
+from scipy.special import stdtrit
 
-__all__ = ["mean_and_interval", "reached", "tidy"]
+__all__ = ["holm", "late_error", "mean_and_interval", "reached", "tidy", "welch"]
 
 
 def tidy(runs: pd.DataFrame, metric: str, split: str = "validation") -> pd.DataFrame:
@@ -55,6 +55,85 @@ def mean_and_interval(values: Sequence[float], level: float = 0.95) -> tuple[flo
     if len(v) == 1:
         return float(v[0]), float("nan")
     return float(v.mean()), float(stdtrit(len(v) - 1, (1 + level) / 2) * v.std(ddof=1) / np.sqrt(len(v)))
+
+
+def late_error(runs: pd.DataFrame, epochs: int = 5) -> pd.Series:
+    """Mean test error over the last epochs of each run, indexed as ``runs``; of spiking networks, with spikes.
+
+    One epoch's error moves by as much as two seeds differ; the mean of several says where a training stands.
+
+    Raises:
+        ValueError: ``epochs`` is not positive, or a run recorded fewer.
+    """
+    means = []
+    for run in runs.itertuples():
+        spikes = run.metrics.get("rule", {})
+        curve = spikes if "spiking_accuracy" in spikes else run.metrics["test"]
+        at = np.asarray(curve["epoch"])
+        accuracy = np.asarray(curve.get("spiking_accuracy") or curve["accuracy"], dtype=float)
+        first = max(run.epochs - epochs, 0)  # the state before learning is no epoch
+        ends = accuracy[(at > first) & (at == at.round())]
+        if epochs < 1 or len(ends) != epochs:
+            raise ValueError(f"{run.id} recorded {len(ends)} of its last {epochs} epochs")
+        means.append(1 - ends.mean())
+    return pd.Series(means, index=runs.index, dtype=float)
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    r"""Holm's adjusted p-values: at or below :math:`\alpha`, a difference holds among all that were looked at.
+
+    With :math:`p_{(1)} \le \dots \le p_{(m)}`,
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)}) .
+
+    If none of the :math:`m` differences exist, the chance that any is declared is at most :math:`\alpha`, however
+    they depend on each other.
+
+    Source: Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+
+    Raises:
+        ValueError: a value is not in [0, 1].
+    """
+    values = np.asarray(p, dtype=float)
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p-values lie in [0, 1]; these are {values}")
+    order = values.argsort(kind="stable")
+    steps = np.minimum(1, values[order] * np.arange(len(values), 0, -1))
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return adjusted
+
+
+def welch(values: Mapping[str, Sequence[float]], reference: str, level: float = 0.95) -> pd.DataFrame:
+    r"""How far the mean of each sample lies from that of one of them, by Welch, adjusted by :func:`holm`.
+
+    .. math:: (\bar a - \bar b) \pm t_\nu \sqrt{s_a^2/n_a + s_b^2/n_b}
+
+    Args:
+        values: a sample, such as one error a seed, of each name.
+        reference: the name of the sample that the others are compared with.
+        level: of the interval, and of what holds.
+
+    Returns:
+        One row for each other name: ``difference``, ``half`` (of the interval, unadjusted), ``alone`` (whether that
+        interval does not hold zero) and ``holds`` (whether the difference does among all rows, by Holm).
+
+    Raises:
+        KeyError: no sample is called ``reference``.
+        ValueError: a sample has fewer than two values.
+    """
+    from scipy.stats import ttest_ind  # it takes two seconds to import
+
+    short = [name for name, sample in values.items() if len(sample) < 2]
+    if short:
+        raise ValueError(f"a spread needs two values or more; {', '.join(short)} has fewer")
+    others = {name: sample for name, sample in values.items() if name != reference}
+    tests = [ttest_ind(sample, values[reference], equal_var=False) for sample in others.values()]
+    low, high = np.array([tuple(test.confidence_interval(level)) for test in tests]).reshape(-1, 2).T
+    p = np.array([test.pvalue for test in tests])
+    mean, half = (low + high) / 2, (high - low) / 2
+    table = {"difference": mean, "half": half, "alone": p < 1 - level, "holds": holm(p) < 1 - level}
+    return pd.DataFrame(table, index=list(others))
 
 
 def reached(curve: pd.DataFrame, target: float, against: str = "examples") -> float:

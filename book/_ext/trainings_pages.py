@@ -221,7 +221,7 @@ class Runs(_OfAGroup):
             )
         seconds = sum(record["wall_seconds"] for record in (*results, *trials))
         searched = f" and {len(trials)} trials of searches" if trials else ""
-        commits = ", ".join(sorted({record["commit"] for record in results}))
+        commits = sorted({record["commit"] for record in results})
         settings = len({record["fingerprint"] for record in (*results, *trials) if "fingerprint" in record})
         verified = (
             f"To see whether the code of today still takes the same first steps in their {settings} settings: "
@@ -232,7 +232,12 @@ class Runs(_OfAGroup):
         )
         said = "*Seconds*: from start to end, measuring included, mean of the seeds. "
         said += f"{len(results)} trainings{searched}, {seconds / 3600:.1f} hours on one core that was sometimes shared."
-        said += f" Computed by commit {commits}."
+        said += f" Computed by commit {', '.join(commits)}."
+        if len(commits) > 1 and self.table():
+            said += (
+                f" There are {len(commits)}, as runs and seeds were added one after another; seeds of one run whose "
+                "{ref}`fingerprints <fingerprints>` differ would not stand in this table."
+            )
         return [*about, self.markdown([*lines, "", f"{said} {verified}"], "recorded-runs")]
 
 

@@ -83,7 +83,9 @@ class Outcome:
         soma: mean somatic voltage in the forward window, layers 1 … L.
         psp: mean postsynaptic potential in the forward window, of the layers 0 … L-1.
         target_rate: mean output rate :math:`\varphi^*` in the target window, spikes/ms.
-        E: errors at the dendrites, layers 1 … L.
+        E: errors at the dendrites, layers 1 … L, each ``(n_l,)``: the gradients of the local losses by the dendritic
+            voltages, with the sign of backprop's :math:`\delta_l`. Weights change by :math:`-\eta P E\,
+            \overline{PSP}^\top`.
         delta_W, delta_b: the changes made, layers 1 … L.
         delta_Y: changes of the feedback weights, hidden layers; zero unless feedback is learned.
         hidden_losses: :math:`\|\alpha^t - \alpha^f\|^2` of the hidden layers.
@@ -174,6 +176,12 @@ class Simulation:
         Y: feedback weights ``(n_l, n_L)`` of the hidden layers; copied.
         constants: of the model.
         seed: of the spikes, phase lengths and plateau times.
+
+    Attributes:
+        W, b: weights and biases of the layers 1 … L, lists of float64 arrays; :meth:`example` changes them in place.
+        Y: feedback weights of the hidden layers, a list; changed if feedback is learned or symmetric.
+        etas: learning rates of the layers 1 … L.
+        state: what carries over from one example to the next.
 
     Raises:
         ValueError: the shapes do not fit together, or ``eta`` has another number of layers.
