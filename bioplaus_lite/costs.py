@@ -22,6 +22,14 @@ from bioplaus_lite.rules import LearningRule
 __all__ = ["Cost", "step_cost"]
 
 
+def _product_in_place(into: Any, a: Any, b: Any, **kwargs: Any) -> int:
+    """Operations of ``into.addmm_(a, b)``, from shapes."""
+    return 2 * a[0] * a[1] * b[1]
+
+
+IN_PLACE = {torch.ops.aten.addmm_: _product_in_place}  # PyTorch's counter knows this product only out of place
+
+
 @dataclass(frozen=True)
 class Cost:
     """What learning from one example costs.
@@ -73,7 +81,7 @@ def step_cost(rule: LearningRule, x: Tensor, y: Tensor, optimizer: torch.optim.O
     trained = copy.deepcopy(rule).train()
     stepper = options[0](trained.parameter_groups(), **options[1])
     trained.learn(x, y, stepper)  # the first step also makes the state of the optimiser
-    with checks.looked_at(), FlopCounterMode(display=False) as flops:
+    with checks.looked_at(), FlopCounterMode(display=False, custom_mapping=IN_PLACE) as flops:
         trained.learn(x, y, stepper)
     with checks.looked_at(), _Traffic() as traffic:
         trained.learn(x, y, stepper)

@@ -30,6 +30,13 @@ def test_products_of_direct_feedback(batch):
     assert step_cost(make_rule("dfa", MLP((30, 12, 8, 4))), *batch).macs == 2 * up + 4 * (12 + 8)
 
 
+def test_both_products_of_a_mirror(batch):
+    """Noise up, and noise times response into ``B``: two products a layer and a batch of 20."""
+    rule = make_rule("weight_mirror", MLP((30, 12, 8, 4)), samples=5)
+    mirrored = 12 * 8 + 8 * 4
+    assert step_cost(rule, *batch).macs == 2 * (30 * 12 + mirrored) + mirrored + 2 * 5 * mirrored / 20
+
+
 def test_products_of_a_convolution():
     x, y = torch.rand(5, 64, generator=torch.Generator().manual_seed(0)), torch.arange(5) % 4
     cost = step_cost(make_rule("backprop", CNN((1, 8, 8), (3,), 4)), x, y)
