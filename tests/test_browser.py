@@ -278,7 +278,7 @@ def test_search_does_not_bury_the_chapters_under_recorded_trainings(visit: Visit
 
 # axe takes most of its time for tens of thousands of nodes that are all alike: words of code, parts of signatures
 # and of equations, strokes of drawings. Of words with the same classes, parents and colours one is looked at; what has
-# a role, a link or an attribute of its own stays. A single letter is a kind of its own: axe does not judge its contrast.
+# a role, a link or an attribute of its own stays. A single letter is its own kind: axe does not judge its contrast.
 # Strokes have nothing to say, and what is left empty goes. The inside of an equation is MathJax's: five stand for all.
 LEAVE_ONE_OF_A_KIND = """() => {
     const seen = new Set();
