@@ -79,7 +79,7 @@ def late_error(runs: pd.DataFrame, epochs: int = 5) -> pd.Series:
     return pd.Series(means, index=runs.index, dtype=float)
 
 
-def holm(p: Sequence[float]) -> np.ndarray:
+def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     r"""Holm's adjusted p-values: at or below :math:`\alpha`, a difference holds among all that were looked at.
 
     With :math:`p_{(1)} \le \dots \le p_{(m)}`,
