@@ -115,8 +115,9 @@ def welch(values: Mapping[str, Sequence[float]], reference: str, level: float = 
         level: of the interval, and of what holds.
 
     Returns:
-        One row for each other name: ``difference``, ``half`` (of the interval, unadjusted), ``alone`` (whether that
-        interval does not hold zero) and ``holds`` (whether the difference does among all rows, by Holm).
+        A table with one row for each other name and the columns ``difference``, ``half`` (of the interval, unadjusted),
+        ``alone`` (whether that interval does not hold zero) and ``holds`` (whether the difference does among all rows,
+        by Holm).
 
     Raises:
         KeyError: no sample is called ``reference``.
