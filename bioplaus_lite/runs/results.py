@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t
+from scipy.special import stdtrit  # scipy.stats takes two seconds to import
 
 __all__ = ["mean_and_interval", "reached", "tidy"]
 
@@ -54,7 +54,7 @@ def mean_and_interval(values: Sequence[float], level: float = 0.95) -> tuple[flo
         raise ValueError(f"needs at least one value and a level in (0, 1), not {len(v)} values and {level!r}")
     if len(v) == 1:
         return float(v[0]), float("nan")
-    return float(v.mean()), float(t.ppf((1 + level) / 2, len(v) - 1) * v.std(ddof=1) / np.sqrt(len(v)))
+    return float(v.mean()), float(stdtrit(len(v) - 1, (1 + level) / 2) * v.std(ddof=1) / np.sqrt(len(v)))
 
 
 def reached(curve: pd.DataFrame, target: float, against: str = "examples") -> float:
