@@ -43,6 +43,7 @@ KINDS = {
     "fixed": {},
     "symmetric": {"feedback": "symmetric"},
     "learned": {"feedback": "learned"},
+    "interneurons": {"lateral": "interneurons", "by_circuit": True},
     "lateral": {"lateral": "learned"},
     "all": {"feedback": "learned", "lateral": "learned"},
     "convex": {"mixing": "convex"},
@@ -56,7 +57,7 @@ def make(kind="fixed", sizes=SIZES, *, width=0.6, dtype=F64, network_seed=0, bia
         for layer in range(1, network.depth + 1):
             copy_into(network.bias(layer), torch.linspace(-0.4, 0.5, sizes[layer]))
     rule = Microcircuits(network, **KINDS[kind], **options)
-    if biased and rule.lateral == "learned":
+    if biased and rule.lateral != "self_predicting":
         for k in rule.circuits:
             copy_into(rule.interneuron_weights(k)[1], torch.linspace(0.3, -0.2, sizes[k + 1]))
     return rule
@@ -387,11 +388,11 @@ def readable(rule, x, y):
     L, lam, B = rule.network.depth, rule.lam, len(x)
     W, b = ([of(l).detach().numpy() for l in range(1, L + 1)] for of in (rule.network.weight, rule.network.bias))
     down = {k: rule.feedback(k + 1).detach().numpy() for k in range(1, L)}
-    if rule.lateral == "learned":
+    IP, PI = {k: (W[k], b[k]) for k in down}, {k: -down[k] for k in down}
+    if rule.lateral != "self_predicting":
         IP = {k: (getattr(rule, f"W_IP{k}").detach().numpy(), getattr(rule, f"c_IP{k}").detach().numpy()) for k in down}
+    if rule.lateral == "learned":
         PI = {k: getattr(rule, f"W_PI{k}").detach().numpy() for k in down}
-    else:
-        IP, PI = {k: (W[k], b[k]) for k in down}, {k: -down[k] for k in down}
     r, v = [x.numpy()], {}
     for l in range(1, L + 1):
         v[l] = r[-1] @ W[l - 1].T + b[l - 1]
@@ -406,8 +407,9 @@ def readable(rule, x, y):
         u_I = (1 - lam) * v_I + lam * u[k + 1]
         v_A = sigma(u[k + 1]) @ down[k].T + sigma(u_I) @ PI[k].T
         u[k] = rest[k] + lam * v_A
-        grads[f"W_IP{k}"] = -(sigma(u_I) - sigma(v_I)).T @ r[k] / (lam * B)
-        grads[f"c_IP{k}"] = -(sigma(u_I) - sigma(v_I)).sum(0) / (lam * B)
+        scale = lam * B * (lam ** (L - k) if rule.by_circuit else 1)
+        grads[f"W_IP{k}"] = -(sigma(u_I) - sigma(v_I)).T @ r[k] / scale
+        grads[f"c_IP{k}"] = -(sigma(u_I) - sigma(v_I)).sum(0) / scale
         grads[f"W_PI{k}"] = v_A.T @ sigma(u_I) / B
         grads[f"W_down{k}"] = -(sigma(u[k]) - sigma(sigma(u[k + 1]) @ down[k].T)).T @ sigma(u[k + 1]) / B
     errors = {l: -(sigma(u[l]) - sigma(rest[l])) / (B * lam ** (L - l + 1)) for l in u}
@@ -566,7 +568,7 @@ def test_finite_differences_of_the_objective_are_the_update():
 
 
 @pytest.mark.parametrize("lesion", [2, 3, 4])
-@pytest.mark.parametrize("kind", ["fixed", "symmetric", "learned", "lateral", "all"])
+@pytest.mark.parametrize("kind", ["fixed", "symmetric", "learned", "interneurons", "lateral", "all"])
 def test_weight_transport_is_in_symmetric_weights_and_nowhere_else_if_voltages_are_held(kind, lesion):
     rule, (x, y) = make(kind), problem()
     with torch.no_grad():
@@ -579,7 +581,7 @@ def test_weight_transport_is_in_symmetric_weights_and_nowhere_else_if_voltages_a
     assert changed == (list(range(lesion - 1, 0, -1)) if kind == "symmetric" else [])
 
 
-@pytest.mark.parametrize("kind", ["fixed", "lateral"])
+@pytest.mark.parametrize("kind", ["fixed", "interneurons", "lateral"])
 def test_interneurons_that_are_set_copy_weights_and_those_that_learn_do_not(kind):
     rule, (x, y) = make(kind), problem()
     with torch.no_grad():
@@ -604,7 +606,7 @@ def test_learned_lateral_weights_come_to_predict_the_layer_above():
         silent.append(rule.assign_without_target(4 * x).item())  # rates that vary show the weights in all directions
         optimizer.step()
         if i == 1000:
-            optimizer.param_groups[1]["lr"] = 0.01
+            optimizer.param_groups[1]["lr"] = optimizer.param_groups[2]["lr"] = 0.01
     assert all(torch.equal(p, q) for p, q in zip(rule.network.parameters(), before, strict=True))
     assert silent[0] > 0.05 and silent[-1] < 1e-5
     for k in rule.circuits:
@@ -613,6 +615,18 @@ def test_learned_lateral_weights_come_to_predict_the_layer_above():
         torch.testing.assert_close(c, rule.network.bias(k + 1), rtol=0, atol=0.1)
     errors, reference = rule.errors(*problem()), make(sizes=(7, 5, 5, 4), width=2.0, down_width=0.5).errors(*problem())
     assert angle(errors[2], reference[2]) < 10
+
+
+def test_interneurons_take_the_steps_of_the_cells_that_they_predict():
+    """In the self-predicting state, to first order in λ: what keeps them there while the cells above learn."""
+    off = []
+    for lam in (1e-2, 1e-3):
+        rule = make("interneurons", (7, 6, 5, 4), lam=lam, biased=False)
+        rule.assign_gradients(*problem())
+        pairs = [(rule.W_IP1, rule.network.W2), (rule.W_IP2, rule.network.W3), (rule.c_IP2, rule.network.b3)]
+        off.append([((p.grad - q.grad).norm() / q.grad.norm()).item() for p, q in pairs])
+        assert all(torch.equal(p, q) for p, q in pairs[:2])
+    assert all(a < 0.05 and b < 0.15 * a for a, b in zip(*off, strict=True))
 
 
 def test_without_a_target_the_circuits_gradients_are_those_of_a_silent_output():
@@ -656,8 +670,9 @@ def test_the_parameters_that_learn_are_in_a_group_of_their_own():
     assert names["learned"] == ["W_down1", "W_down2"]
     assert names["lateral"] == ["W_IP1", "c_IP1", "W_PI1", "W_IP2", "c_IP2", "W_PI2"]
     assert sorted(names["all"]) == sorted(names["learned"] + names["lateral"])
+    assert names["interneurons"] == ["W_IP1", "c_IP1", "W_IP2", "c_IP2"]
     assert [(g["name"], len(g["params"])) for g in make("all", (7, 6, 4)).parameter_groups()] == [
-        ("forward", 4), ("feedback", 4),
+        ("forward", 4), ("interneuron", 2), ("lateral", 1), ("feedback", 1),
     ]  # fmt: skip
     assert [g["name"] for g in make().parameter_groups()] == ["forward"]
     assert tuple(make().W_down1.shape) == (6, 5)
@@ -743,7 +758,7 @@ class TestBadInput:
         network = PyramidalNetwork((7, 6, 4))
         for options, said in [
             ({"feedback": "random"}, "unknown feedback 'random'; choose one of fixed, symmetric, learned"),
-            ({"lateral": "fixed"}, "unknown lateral 'fixed'; choose one of self_predicting, learned"),
+            ({"lateral": "fixed"}, "unknown lateral 'fixed'; choose one of self_predicting, interneurons, learned"),
             ({"mixing": "linear"}, "unknown mixing 'linear'; choose one of attenuated, convex"),
             ({"lam": 0.0}, r"lam must be in \(0, 1\), not 0.0"),
             ({"lam": float("nan")}, r"lam must be in \(0, 1\), not nan"),

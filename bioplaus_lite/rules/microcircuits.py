@@ -19,7 +19,7 @@ from bioplaus_lite.rules.cards import register
 __all__ = ["Forward", "Microcircuits", "rate_change"]
 
 FEEDBACKS = ("fixed", "symmetric", "learned")
-LATERALS = ("self_predicting", "learned")
+LATERALS = ("self_predicting", "interneurons", "learned")
 MIXINGS = ("attenuated", "convex")
 
 
@@ -110,8 +110,13 @@ class Microcircuits(LearningRule):
             :math:`\lambda^L`, which must stay well above the rounding of a rate.
         feedback: ``fixed``, random weights going down; ``symmetric``, always :math:`W_{k+1}^\top`; ``learned``, random
             at first.
-        lateral: ``self_predicting``, always in that state; ``learned``, random at first. See
-            :meth:`set_self_predicting` and :meth:`assign_without_target`.
+        lateral: ``self_predicting``, always in that state; ``interneurons``, in that state at first, after which
+            :math:`W^{IP}` learns and :math:`W^{PI}` stays at minus the weights going down, as in the paper's network
+            for MNIST; ``learned``, all random at first. See :meth:`set_self_predicting` and
+            :meth:`assign_without_target`.
+        by_circuit: whether :math:`\nabla W^{IP}_k` is multiplied by :math:`\lambda^{-(L-k)}`. Then interneurons learn
+            at the pace of the cells that they predict: at one rate the steps of :math:`W^{IP}_k` are, to first order in
+            :math:`\lambda`, those of :math:`W_{k+1}`.
         mixing: ``attenuated``, as above; ``convex``, hidden somata at :math:`u_k = (1-\lambda) v_{B,k} + \lambda
             v_{A,k}` with :math:`\hat v_k = (1-\lambda) v_{B,k}`, a literal reading of the paper's procedure. It is
             here to show that it breaks the self-predicting state below the topmost hidden layer.
@@ -140,6 +145,7 @@ class Microcircuits(LearningRule):
         lam: float = 0.1,
         feedback: str = "fixed",
         lateral: str = "self_predicting",
+        by_circuit: bool = False,
         mixing: str = "attenuated",
         down_width: float = 1.0,
         targets: tuple[float, float] = (0.1, 0.8),
@@ -151,6 +157,7 @@ class Microcircuits(LearningRule):
         self.lam = checks.number("lam", lam, above=0, below=1)
         self.top_down = checks.one_of("feedback", feedback, FEEDBACKS)
         self.lateral = checks.one_of("lateral", lateral, LATERALS)
+        self.by_circuit = checks.one_of("by_circuit", by_circuit, (False, True))
         self.mixing = checks.one_of("mixing", mixing, MIXINGS)
         self.down_width = checks.number("down_width", down_width, above=0)
         rates = [checks.number("every entry of targets", r) for r in targets]
@@ -171,14 +178,16 @@ class Microcircuits(LearningRule):
                 self.register_parameter(f"W_down{k}", nn.Parameter(down))
             elif feedback == "fixed":
                 self.register_buffer(f"W_down{k}", down)
-        for k in self.circuits if lateral == "learned" else ():
+        for k in self.circuits if lateral != "self_predicting" else ():
             above = network.weight(k + 1).detach()
-            drawn = {
-                f"W_IP{k}": uniform_like(above, network.half_width(k + 1), generator),
-                f"c_IP{k}": torch.zeros_like(network.bias(k + 1)),
-                f"W_PI{k}": uniform_like(above.T, down_width, generator),
-            }
-            for name, value in drawn.items():
+            first = {f"W_IP{k}": above.clone(), f"c_IP{k}": network.bias(k + 1).detach().clone()}
+            if lateral == "learned":
+                first = {
+                    f"W_IP{k}": uniform_like(above, network.half_width(k + 1), generator),
+                    f"c_IP{k}": torch.zeros_like(network.bias(k + 1)),
+                    f"W_PI{k}": uniform_like(above.T, down_width, generator),
+                }
+            for name, value in first.items():
                 self.register_parameter(name, nn.Parameter(value))
 
     def extra_repr(self) -> str:
@@ -207,8 +216,11 @@ class Microcircuits(LearningRule):
 
     def interneuron_weights(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """``(W_IP, c, W_PI)`` of circuit ``k``: ``(n_{k+1}, n_k)``, ``(n_{k+1},)``, ``(n_k, n_{k+1})``."""
+        own = self._parameters
         if self.lateral == "learned":
-            return tuple(getattr(self, f"{name}{k}") for name in ("W_IP", "c_IP", "W_PI"))
+            return own[f"W_IP{k}"], own[f"c_IP{k}"], own[f"W_PI{k}"]
+        if self.lateral == "interneurons":
+            return own[f"W_IP{k}"], own[f"c_IP{k}"], -self.feedback(k + 1)
         return self.network.weight(k + 1), self.network.bias(k + 1), -self.feedback(k + 1)
 
     @torch.no_grad()
@@ -218,13 +230,14 @@ class Microcircuits(LearningRule):
         Raises:
             ValueError: the lateral weights are not learned; they are in that state always.
         """
-        if self.lateral != "learned":
+        if self.lateral == "self_predicting":
             raise ValueError("lateral='self_predicting' is in that state always; only learned weights can be put there")
         for k in self.circuits:
             W_IP, c, W_PI = self.interneuron_weights(k)
             W_IP.copy_(self.network.weight(k + 1))
             c.copy_(self.network.bias(k + 1))
-            W_PI.copy_(-self.feedback(k + 1))
+            if self.lateral == "learned":  # otherwise W_PI is there already
+                W_PI.copy_(-self.feedback(k + 1))
 
     # ---- Up and down ----
 
@@ -352,7 +365,7 @@ class Microcircuits(LearningRule):
         if self.acts == "quiet":
             yield from self._circuit_synapses(forward, trace.more["down"])
             return
-        if self.top_down == "learned" or self.lateral == "learned":
+        if self.top_down == "learned" or self.lateral != "self_predicting":
             down = self.run_down(forward, error)
             errors = self._errors_of_rates(forward, down)
         else:
@@ -365,10 +378,12 @@ class Microcircuits(LearningRule):
     def _circuit_synapses(self, forward: Forward, down: dict[tuple[str, int], Tensor]) -> Iterator[Synapse]:
         sigma, batch = torch.sigmoid, len(forward.basal[-1])
         for k in self.circuits:
-            if self.lateral == "learned":
+            if self.lateral != "self_predicting":
                 inter = sigma(down["interneuron", k])
-                miss = sigma(forward.predicted[k - 1]).sub_(inter).div_(self.lam * batch)
+                pace = self.lam ** (self.network.depth - k) if self.by_circuit else 1.0
+                miss = sigma(forward.predicted[k - 1]).sub_(inter).div_(self.lam * batch * pace)
                 yield Synapse(f"W_IP{k}", post=miss, pre=forward.rates[k], bias=f"c_IP{k}")
+            if self.lateral == "learned":
                 yield Synapse(f"W_PI{k}", post=down["apical", k] / batch, pre=inter)
             if self.top_down == "learned":
                 miss = sigma(down["top_down", k]).sub_(sigma(down["soma", k])).div_(batch)
@@ -403,6 +418,16 @@ class Microcircuits(LearningRule):
             return self.assign_gradients(x, torch.zeros(len(x), dtype=torch.int64))
         finally:
             self.training, self.phase = training, phase
+
+    def parameter_groups(self) -> list[dict]:
+        """``forward``, and what is learned besides, by kind: ``interneuron`` (``W_IP``, ``c_IP``), ``lateral``
+        (``W_PI``), ``feedback`` (``W_down``).
+        """
+        forward, kinds = super().parameter_groups()[0], {"interneuron": [], "lateral": [], "feedback": []}
+        for name, parameter in self.named_parameters(recurse=False):
+            kind = "lateral" if name.startswith("W_PI") else "feedback" if name.startswith("W_down") else "interneuron"
+            kinds[kind].append(parameter)
+        return [forward, *({"params": learned, "name": kind} for kind, learned in kinds.items() if learned)]
 
     @torch.no_grad()
     def signals(self, x: Tensor, y: Tensor) -> dict[str, dict[int, Tensor]]:
