@@ -157,7 +157,7 @@ class Microcircuits(LearningRule):
         self.lam = checks.number("lam", lam, above=0, below=1)
         self.top_down = checks.one_of("feedback", feedback, FEEDBACKS)
         self.lateral = checks.one_of("lateral", lateral, LATERALS)
-        self.by_circuit = checks.one_of("by_circuit", by_circuit, (False, True))
+        self.by_circuit = checks.flag("by_circuit", by_circuit)
         self.mixing = checks.one_of("mixing", mixing, MIXINGS)
         self.down_width = checks.number("down_width", down_width, above=0)
         rates = [checks.number("every entry of targets", r) for r in targets]
