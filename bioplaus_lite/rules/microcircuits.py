@@ -429,7 +429,8 @@ class Microcircuits(LearningRule):
         """``forward``, and what is learned besides, by kind: ``interneuron`` (``W_IP``, ``c_IP``), ``lateral``
         (``W_PI``), ``feedback`` (``W_down``).
         """
-        forward, kinds = super().parameter_groups()[0], {"interneuron": [], "lateral": [], "feedback": []}
+        forward = super().parameter_groups()[0]
+        kinds: dict[str, list[nn.Parameter]] = {"interneuron": [], "lateral": [], "feedback": []}
         for name, parameter in self.named_parameters(recurse=False):
             kind = "lateral" if name.startswith("W_PI") else "feedback" if name.startswith("W_down") else "interneuron"
             kinds[kind].append(parameter)
