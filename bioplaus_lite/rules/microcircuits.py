@@ -100,10 +100,8 @@ class Microcircuits(LearningRule):
     above that nudge the interneurons; with it, nothing is transported at all.
 
     The paper's MNIST networks are not ``self_predicting`` in this sense. One starts in that state and holds ``W_PI``
-    and ``W_down``, while ``W_IP`` learns; in the other all weights start at random and learn. For the first take
-    ``lateral="learned"``, :meth:`set_self_predicting`, and hold ``W_PI`` (``requires_grad_(False)``). ``W_IP`` of
-    circuit ``k`` then makes the steps of :math:`W_{k+1}`, to first order, if its rate is that of the network's weights
-    times :math:`\lambda^{-(L-k)}`.
+    and ``W_down``, while ``W_IP`` learns: ``lateral="interneurons"``, and ``by_circuit`` for steps that keep up. In the
+    other all weights start at random and learn: ``lateral="learned"``, ``feedback="learned"``.
 
     Scores are the output's basal predictions :math:`\hat v_L`; the loss returned is their cross-entropy, for comparison
     with other rules, while the gradients descend :meth:`objective`.
