@@ -20,6 +20,13 @@ from execute import toc_entries
 pytestmark = pytest.mark.browser
 
 PAGES = [f"{entry}.html" for entry in toc_entries(ROOT / "book")]
+# A browser treats scripts in another way where a page comes from the disk. Pages without a player share theirs.
+PLAYERS = [
+    f"{path.relative_to(ROOT / 'book').with_suffix('.html').as_posix()}"
+    for path in sorted((ROOT / "book").glob("[!_]*/*.ipynb"))
+    if "bp-static" in path.read_text("utf-8")
+]
+VISITS = [*(("http", name) for name in PAGES), *(("file", name) for name in ("index.html", *PLAYERS))]
 MAX_PAGE_BYTES = 4_000_000
 PHONE = {"width": 400, "height": 800}
 
@@ -59,9 +66,15 @@ def http_base(site: Path) -> Iterator[str]:
 
 
 @pytest.fixture(params=["http", "file"])
-def base(request: pytest.FixtureRequest, site: Path) -> str:
-    """Address of the site, by each way to read it."""
-    return request.getfixturevalue("http_base") if request.param == "http" else f"{site.as_uri()}/"
+def way(request: pytest.FixtureRequest) -> str:
+    """How the site is read: from a server, or from the disk."""
+    return request.param
+
+
+@pytest.fixture
+def base(request: pytest.FixtureRequest, site: Path, way: str) -> str:
+    """Address of the site, by one way to read it."""
+    return request.getfixturevalue("http_base") if way == "http" else f"{site.as_uri()}/"
 
 
 @dataclass
@@ -131,11 +144,11 @@ def visit(browser, base: str) -> Iterator[Visit]:
     context.close()
 
 
-# --- every page, http and file -------------------------------------------------------------------------------
+# --- every page, and those with a player from the disk as well -----------------------------------------------
 
 
 def test_the_visitor_notices_what_is_wrong(visit: Visit):
-    """The counters below can count: an outside image, style, script, socket and an error are all seen."""
+    """The counters below can count: an outside image, style, script, socket, an error and a wide part are all seen."""
     visit.open("index.html")
     visit.page.evaluate(
         """() => {
@@ -151,16 +164,26 @@ def test_the_visitor_notices_what_is_wrong(visit: Visit):
     assert {urlsplit(url).path for url in visit.outside} == {"/a.png", "/b.css", "/c.js", "/d"}
     assert "a complaint" in visit.errors
     assert any("a mistake" in error for error in visit.errors)
+    visit.page.set_viewport_size(PHONE)
+    wide = '<p class="wide" style="width: 900px">wide</p><p style="overflow-x: auto"><b>not</b></p>'
+    visit.page.evaluate("(wide) => document.querySelector('main article').insertAdjacentHTML('beforeend', wide)", wide)
+    width, parts = too_wide(visit.page)
+    assert width > PHONE["width"] and [part.split(">")[0] for part in parts] == ['<p class="wide" style="width: 900px"']
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize(("way", "name"), VISITS)
 def test_page(visit: Visit, site: Path, name: str):
     """No outside request, no error, equations set, every image described, and light enough for a phone's network.
 
-    And every widget steps by mouse and by keyboard, and says and draws something else at each step.
+    It is opened on a phone, where nothing is wider than the screen: what is wide scrolls by itself. Then the screen
+    turns wide, and every widget steps by mouse and by keyboard, and says and draws something else at each step.
     """
-    visit.open(name)
     page = visit.page
+    wide = page.viewport_size
+    page.set_viewport_size(PHONE)
+    visit.open(name)
+    assert too_wide(page) == (PHONE["width"], [])
+    page.set_viewport_size(wide)
 
     if 'class="math' in (site / name).read_text("utf-8"):
         assert page.locator("main mjx-container").count() > 0, "no equation was set"
@@ -188,6 +211,23 @@ def test_page(visit: Visit, site: Path, name: str):
     for number, widget in enumerate(page.locator(".bp-widget").all()):
         step_through(page, widget, f"widget {number}")
     assert visit.complaints() == []
+
+
+def too_wide(page) -> tuple[int, list[str]]:
+    """The width of what is on the phone's screen, and the parts that neither fit nor scroll by themselves."""
+    width = page.evaluate("document.documentElement.scrollWidth")
+    return width, page.evaluate(
+        """(width) => {
+            const scrolls = (e) => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX);
+            return [...document.querySelectorAll("main article *")].filter((e) => {
+                if (e.getBoundingClientRect().right <= width + 1) return false;
+                let box = e.parentElement;
+                while (box.tagName !== "ARTICLE" && !scrolls(box)) box = box.parentElement;
+                return box.tagName === "ARTICLE";
+            }).map((e) => e.outerHTML.slice(0, 100)).slice(0, 5);
+        }""",
+        PHONE["width"],
+    )
 
 
 # Text and drawing of one widget, as a reader sees them.
@@ -253,7 +293,8 @@ def step_through(page, widget, which: str) -> None:
 
 def test_there_is_a_widget(site: Path):
     """The tests above had something to do."""
-    assert any('class="bp-static"' in (site / name).read_text("utf-8") for name in PAGES), "no page has a widget"
+    assert sorted(name for name in PAGES if 'class="bp-static"' in (site / name).read_text("utf-8")) == PLAYERS
+    assert len(PLAYERS) >= 8
 
 
 def test_search_finds_the_first_chapter(visit: Visit):
@@ -367,28 +408,6 @@ def test_what_one_of_a_kind_leaves_out_hides_no_other_kind(browser, http_base: s
         rare = [finding for finding in findings(page) if "rare" in finding]
         assert bool(rare) == (shown == theme), rare
     context.close()
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_phone(browser, http_base: str, name: str):
-    """Nothing is wider than a phone: what is wide scrolls by itself."""
-    context = browser.new_context(viewport=PHONE)
-    visit = Visit(context.new_page(), http_base).open(name)
-    width = visit.page.evaluate("document.documentElement.scrollWidth")
-    wide = visit.page.evaluate(
-        """(width) => {
-            const scrolls = (e) => /auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX);
-            return [...document.querySelectorAll("main article *")].filter((e) => {
-                if (e.getBoundingClientRect().right <= width + 1) return false;
-                let box = e.parentElement;
-                while (box.tagName !== "ARTICLE" && !scrolls(box)) box = box.parentElement;
-                return box.tagName === "ARTICLE";
-            }).map((e) => e.outerHTML.slice(0, 100)).slice(0, 5);
-        }""",
-        PHONE["width"],
-    )
-    context.close()
-    assert (width, wide) == (PHONE["width"], [])
 
 
 # --- links ---------------------------------------------------------------------------------------------------
