@@ -64,6 +64,10 @@ def test_bytes_are_those_of_tensors_that_operations_read_and_write_and_views_are
         assert traffic.bytes == 4 * (3 * 4 + 4 * 5 + 3 * 5)
         product.add_(1.0)
     assert traffic.bytes == 4 * (3 * 4 + 4 * 5 + 3 * 5) + 4 * 2 * 3 * 5
+    labels, double = torch.arange(5), torch.zeros(5, dtype=torch.float64)
+    with _Traffic() as traffic:    # numbers count by their own width: 8 bytes, 8, and 1
+        labels.gt(double)
+    assert traffic.bytes == 5 * (8 + 8 + 1)
 
 
 def test_segregated_compartments_by_hand(batch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import statistics
 
+import numpy as np
 import pytest
+from bs4 import BeautifulSoup
+from conftest import SITE
 from trainings_pages import (
     TITLES,
     anchor,
@@ -19,6 +23,8 @@ from trainings_pages import (
     without,
 )
 
+from bioplaus_lite.plots import COLOURS
+from bioplaus_lite.runs.catalogue import read_catalogue
 from bioplaus_lite.runs.records import path_of, read_lines, recorded
 
 test_errors.__test__ = False  # a function of the pages
@@ -38,9 +44,8 @@ def test_every_record_of_a_group_is_in_one_row_and_the_rows_are_in_the_order_of_
         assert anchor(records).endswith(name)
     assert list(dict.fromkeys(d for d, _ in rows)) == [d for d in TITLES if d in {d for d, _ in rows}]
     if group in catalogued():
-        entries = list(catalogued()[group]["runs"])
-        first = next(iter(rows))[1]
-        assert first == entries[0] or first.startswith(f"{entries[0]}-")
+        known = [(run.parameters["dataset"], run.name) for run in read_catalogue().runs.values() if run.group == group]
+        assert list(rows) == sorted(dict.fromkeys(known), key=lambda row: list(TITLES).index(row[0]))
 
 
 def test_the_end_of_a_curve_is_the_error_on_record():
@@ -84,6 +89,85 @@ def test_a_drawing_has_a_panel_a_run_and_is_the_same_each_time():
     for name, records in runs.items():
         assert f"{name}  {100 * statistics.mean(r['test_error'] for r in records):.2f} %" in svg
     assert "#000000" not in svg and "<text fill=" in svg and "currentColor" in svg  # legible on a dark page
+
+
+STYLE = r"fill: none; ([^\"]*)stroke: (#[0-9a-f]{6}); stroke-width: (?:0.8|1.1)[;\"]"
+DRAWN = re.compile(rf'<path d="([^"]+)"[^>]*style="{STYLE}')
+
+
+def test_lines_of_a_drawing_are_the_errors_on_record():
+    """In the order of the records, dotted where they are of training images, and as high as the errors say."""
+    runs = {name: records for (dataset, name), records in by_run(results("review")).items() if dataset == "mnist"}
+    drawn = iter([match.groups() for match in DRAWN.finditer(draw(runs)) if len(match[1].split()) > 6])
+    for name, records in runs.items():
+        heights, errors = [], []
+        for record in records:
+            expected = [(training_errors(record), COLOURS[1], True), (test_errors(record), COLOURS[0], False)]
+            for curve, colour, dotted in expected[0 if expected[0][0] else 1 :]:
+                path, style, stroke = next(drawn)
+                assert (stroke, "dasharray" in style) == (colour.lower(), dotted), name
+                numbers = [float(number) for number in re.findall(r"-?[\d.]+", path)]
+                heights += [numbers[1], numbers[-1]]
+                errors += [math.log(curve[1][0]), math.log(curve[1][-1])]
+        slope, offset = np.polyfit(errors, heights, 1)
+        assert slope < 0 and np.abs(slope * np.array(errors) + offset - heights).max() < 0.05, name
+    assert next(drawn, None) is None
+
+
+def page_of(group: str) -> BeautifulSoup:
+    return BeautifulSoup((SITE / "trainings" / f"{group}.html").read_text("utf-8"), "html.parser")
+
+
+def rows_of(table) -> list[dict[str, str]]:
+    heads = [head.text for head in table.select("thead th")]
+    return [dict(zip(heads, [cell.text for cell in row.select("td")], strict=True)) for row in table.select("tbody tr")]
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("group", sorted(catalogued()))
+def test_the_page_of_a_group_says_what_its_records_say(group: str):
+    page, made, trials = page_of(group), results(group), results(group, "search")
+    by_row: dict[tuple[str, str], list[dict]] = {}
+    for record in made:
+        by_row.setdefault((TITLES[record["dataset"]], record["name"]), []).append(record)
+
+    rows = rows_of(page.select(".recorded-runs")[0])
+    assert len(rows) == len(by_row)
+    for row in rows:
+        records = sorted(by_row[row["data"], row["run"]], key=lambda record: record["seed"])
+        errors = [100 * record["test_error"] for record in records]
+        assert row["test error, seed by seed (%)"].split() == [f"{error:.2f}" for error in errors]
+        assert row["mean"] == f"{statistics.mean(errors):.2f}"
+        assert row["seconds"] == f"{statistics.mean(record['wall_seconds'] for record in records):.0f}"
+        assert row["units"].split("-") == [str(size) for size in records[0]["sizes"]]
+    said = page.select(".recorded-runs")[0].select("p")[-1].text
+    hours = sum(record["wall_seconds"] for record in (*made, *trials)) / 3600
+    assert f"{len(made)} trainings" in said and f"{hours:.1f} hours" in said
+    assert not trials or f"{len(trials)} trials" in said
+    assert set(re.findall(r"[0-9a-f]{12}", said)) == {record["commit"][:12] for record in made}
+
+    for row in rows_of(page.select(".recorded-runs.settings")[0]):
+        p = by_row[row["data"], row["run"]][0]["parameters"]
+        assert row["rule"] == p["rule"]
+        for column in ("network", "options", "optimizer"):
+            assert row[column] == plain(p[column])
+    assert bool(page.select(".searches")) == bool(trials)
+    for searches in page.select(".searches"):
+        for row, cells in zip(rows_of(searches), searches.select("tbody tr"), strict=True):
+            chosen = by_row[row["data"], row["run"]][0]["chosen"]
+            values = [text.split(" → ")[0] for text in cells.select("td")[-1].text.split(" · ")]
+            assert values == [plain(value) for value in sorted(chosen["of"])]
+            assert [bold.text.split(" → ")[0] for bold in cells.select("strong")] == [plain(chosen["value"])]
+
+    captions = page.select("figure.learning-curves")
+    for figure, title in zip(captions, dict.fromkeys(row["data"] for row in rows), strict=True):
+        ends = [statistics.mean(r["test_error"] for r in records) for (d, _), records in by_row.items() if d == title]
+        label = figure.select_one("svg")["aria-label"]
+        assert label.startswith(f"{title}: learning curves of {len(ends)} run")
+        assert f"end between {100 * min(ends):.1f} and {100 * max(ends):.1f} per cent" in label
+        records = [r for (d, _), records in by_row.items() if d == title for r in records]
+        assert ("dotted" in figure.text) == any(r["metrics"].get("train_sample") for r in records)
+        assert ("with spikes" in figure.text) == any("spiking_accuracy" in r["metrics"]["rule"] for r in records)
 
 
 @pytest.mark.parametrize(

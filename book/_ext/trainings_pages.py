@@ -48,10 +48,14 @@ def by_run(records: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Records]:
     sets, tables = list(TITLES), catalogued()
 
     def place(record: dict[str, Any]) -> tuple:
-        runs = list(tables.get(record["group"], {"runs": ()})["runs"])
-        named = [name for name in runs if f"{name_of(record)}-".startswith(f"{name}-")]
-        entry = runs.index(max(named, key=len)) if named else len(runs)
-        return sets.index(record["dataset"]), entry, record["id"]
+        table = tables.get(record["group"], {"runs": {}})
+        entries = list(table["runs"])
+        named = [name for name in entries if f"{name_of(record)}-".startswith(f"{name}-")]
+        if not named:
+            return sets.index(record["dataset"]), len(entries), 0, record["id"]
+        entry = max(named, key=len)
+        rules = table["runs"][entry].get("rules") or table.get("rules") or [record["rule"]]
+        return sets.index(record["dataset"]), entries.index(entry), rules.index(record["rule"]), record["id"]
 
     found: dict[tuple[str, str], Records] = defaultdict(list)
     for record in sorted(records, key=place):
