@@ -106,6 +106,20 @@ def test_shipped_sets_have_the_promised_shapes_types_and_range(name, n_train, n_
         assert y.unique().tolist() == list(range(10))
 
 
+def test_classes_have_the_names_that_their_authors_gave_them():
+    """In their order: Xiao et al. (2017), table 2; Krizhevsky (2009), as the files' own list of names has them."""
+    clothes = "T-shirt/top, Trouser, Pullover, Dress, Coat, Sandal, Shirt, Sneaker, Bag, Ankle boot"
+    things = "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck"
+    assert shipped_set("mnist").classes == tuple("0123456789")
+    assert shipped_set("fashion").classes == tuple(clothes.split(", "))
+    assert shipped_set("cifar10").classes == tuple(things.split(", "))
+    # And the numbers are those of the names: what stands on the foot is low, what hangs on a body is tall.
+    d = shipped_set("fashion")
+    ink = torch.stack([d.x_train[d.y_train == k].view(-1, 28, 28).mean(0) for k in range(10)])
+    top = ink[:, :8].sum((1, 2)) / ink.sum((1, 2))
+    assert max(top[d.classes.index(name)] for name in ("Sandal", "Sneaker")) < 0.1 < top[d.classes.index("Shirt")]
+
+
 def test_a_dataset_prints_shortly_and_cannot_be_reassigned():
     d = shipped_set("cifar10")
     assert repr(d) == "Dataset('cifar10', 2000 train + 500 test images of 3×32×32)"

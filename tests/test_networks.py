@@ -62,6 +62,10 @@ def test_weights_fill_their_range_and_biases_are_zero(init):
     assert width * 0.99 < net.W1.abs().max() <= width
     assert net.half_width(1) == width
     assert not net.b1.any()
+    convolution = CNN((3, 8, 8), (40, 60), 10, init=init)    # each unit has 5 x 5 weights for each channel
+    width = INITS[init](40 * 25, 60 * 25)
+    assert width * 0.99 < convolution.W2.abs().max() <= width
+    assert convolution.half_width(2) == pytest.approx(width)
 
 
 def test_construction_does_not_touch_the_global_generator():

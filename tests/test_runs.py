@@ -27,9 +27,8 @@ from conftest import ROOT
 from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from bioplaus_lite import MLP, make_rule, plots
+from bioplaus_lite import MLP, make_rule
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
-from bioplaus_lite.plots import LABELS, SHORT, bands, families, family_grid, style_of
 from bioplaus_lite.runs import (
     holm,
     late_error,
@@ -63,7 +62,7 @@ from bioplaus_lite.runs.records import (
 from bioplaus_lite.runs.runner import run_all
 from bioplaus_lite.runs.states import State, choose, record_of, state_of
 from bioplaus_lite.runs.work import in_this_process, on_dask
-from bioplaus_lite.training import History, fit
+from bioplaus_lite.training import fit
 
 SMALL = """
 [small]
@@ -575,36 +574,6 @@ def test_where_a_curve_reaches_a_target(curves_on_record):
     assert reached(curve, 0.7, "seconds") == pytest.approx(3)
     assert reached(curve, 0.05) == 0
     assert np.isnan(reached(curve, 0.95))
-
-
-def test_the_bands_of_a_figure_are_the_seeds(curves_on_record):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    ax = bands(tidy(curves_on_record, "accuracy"), ylabel="accuracy")
-    (line,), (band,) = ax.get_lines(), ax.collections
-    assert line.get_label() == "Backprop"
-    np.testing.assert_allclose(line.get_xydata(), [[0, 0.1], [50, 0.5], [100, 0.85]])
-    edges = band.get_paths()[0].vertices
-    assert edges[edges[:, 0] == 100, 1].min() == 0.8 and edges[:, 1].max() == 0.9
-    plt.close()
-
-
-def test_no_two_runs_look_alike_and_none_of_a_family_share_a_colour():
-    looks = [tuple(style_of(name).values())[:2] for name in SHORT]
-    assert len(set(looks)) == len(SHORT)
-    for names in families().values():
-        assert len({style_of(name)["color"] for name in names}) == len(names)
-
-
-@pytest.mark.parametrize("lowest, shown", [(50.0, [50, 60, 70, 80, 90]), (2.0, [3, 10, 30, 100])])
-def test_a_logarithmic_axis_has_ticks_however_short_it_is(curves_on_record, lowest, shown):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    frame = tidy(curves_on_record, "accuracy").assign(value=[90.0, 70.0, lowest] * 2)
-    fig = family_grid({"error (%)": frame}, logarithmic=["error (%)"])
-    axis = fig.axes[0].yaxis
-    low, high = sorted(fig.axes[0].get_ylim())
-    assert [v for v in axis.get_majorticklocs() if low <= v <= high] == pytest.approx(shown)
-    assert axis.get_major_formatter()(shown[0]) == f"{shown[0]}"
-    plt.close()
 
 
 # --- doing runs, with a stand-in for the training --------------------------------------------------------------
@@ -1245,31 +1214,3 @@ def test_a_scheduler_that_does_not_answer_is_named(tmp_path: Path, capsys, monke
     words = cli(tmp_path, "run", "--all", "--scheduler", "tcp://127.0.0.1:9")
     assert main(words) == 1
     assert "no Dask scheduler answers at tcp://127.0.0.1:9" in capsys.readouterr().err
-
-
-def test_a_curve_of_another_name_has_a_colour_that_no_rule_of_the_figure_has():
-    plt = pytest.importorskip("matplotlib.pyplot")
-    history = History()
-    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
-    ax = plots.learning_curves({"fa": history, "mine": history, "another": history, "backprop": history})
-    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
-    assert lines["Feedback alignment"] == style_of("fa")["color"]
-    assert lines["Backpropagation"] == style_of("backprop")["color"]
-    assert len(set(lines.values())) == 4
-    plt.close()
-
-
-def test_curves_of_more_names_than_colours_and_of_classes():
-    plt = pytest.importorskip("matplotlib.pyplot")
-    history = History()
-    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
-    own = "bioplaus_lite.rules.feedback_alignment:FeedbackAlignment"
-    many = [f"rate: {k}" for k in range(2 * len(plots.COLOURS))]
-    ax = plots.learning_curves(dict.fromkeys([own, "backprop", *many], history))
-    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
-    assert lines["Feedback alignment"] == style_of("fa")["color"] == style_of(own)["color"]
-    others = {lines[name] for name in many}
-    assert others == set(plots.COLOURS) - {lines["Feedback alignment"], lines["Backpropagation"]}
-    ax = plots.learning_curves(dict.fromkeys([*LABELS, "mine"], history))  # rules that leave no colour
-    assert len(ax.get_lines()) == len(LABELS) + 1
-    plt.close("all")

@@ -246,6 +246,7 @@ OPTIONS = [
     ((12, 140, 4), {"g_a": 0.05, "plateau_sd": 3.0}),
     ((12, 9, 20, 4), {"feedback": "symmetric", "feedback_noise": 0.05, "feedback_share": 0.5}),
     ((12, 9, 20, 4), {"feedback": "learned", "eta_feedback": 0.1, "plateau_sd": 3.0, "voltages": "steady"}),
+    ((12, 9, 4), {"feedback": "learned", "eta_feedback": 0.1, "feedback_share": 0.5}),    # what is zero stays zero
     ((12, 9, 20, 4), {"spiking_feedback": False, "dt": 0.5, "phase": 41.0, "settle": 40.0, "memory": 7.0}),
     ((12, 9, 4), {"phase": 21.0, "settle": 1.0}),  # spikes of the last example are still felt in the window
 ]
@@ -284,6 +285,29 @@ def test_engine_and_readable_simulation_agree_spike_for_spike(sizes, changes, dt
         assert furthest(state.spikes, simulation.state.spikes) == 0
     if "learned" in changes.values():
         assert furthest(after[2], weights(make(sizes, c, dtype))[2]) > 1e-4
+
+
+def test_an_example_that_needs_more_room_finds_the_spikes_before_it():
+    """The engine makes room for longer phases in the middle of a training; one that has it from the start agrees."""
+    c = SegregatedParameters(phase=21.0, settle=1.0)    # so short that the spikes of the last example are felt
+    x, y = problem(2, dtype=F32)
+    found = []
+    for room in (0, 2000):
+        rule, g = make((12, 9, 4), c), np.random.default_rng(0)
+        engine = rule._ready()
+        engine._grow(room)
+        start = engine._capacity
+        for one, label, length in zip(x.numpy(), y.numpy(), (21, 600), strict=True):
+            lengths, plateaus = c.draw_lengths(1, g), c.draw_plateaus(1, 9, g)
+            lengths[:] = length
+            engine.train(
+                one[None], label[None], c.etas(2), lengths=lengths, plateaus=plateaus, noise=np.zeros((1, 0))
+            )
+        found.append((weights(rule), engine.state.soma, engine.state.spikes, engine._capacity > start))
+    (grown, soma, spikes, has_grown), (roomy, soma_roomy, spikes_roomy, never) = found
+    assert has_grown and not never
+    assert all(furthest(a, b) == 0 for a, b in zip(grown, roomy, strict=True))
+    assert furthest(soma, soma_roomy) == furthest(spikes, spikes_roomy) == 0
 
 
 def test_a_wrong_sign_would_not_pass():

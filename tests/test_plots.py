@@ -1,0 +1,204 @@
+"""Every figure is held to the numbers that it was drawn from."""
+
+from __future__ import annotations
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from bioplaus_lite import plots
+from bioplaus_lite.networks import MLP
+from bioplaus_lite.plots import LABELS, SHORT, bands, families, family_grid, style_of
+from bioplaus_lite.rules import make_rule
+from bioplaus_lite.training import History, evaluate
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_open():
+    yield
+    plt.close("all")
+
+
+def frame_of(name: str, curves: dict[int, list[float]]) -> pd.DataFrame:
+    """As :func:`~bioplaus_lite.runs.results.tidy` makes it: a curve for each seed."""
+    return pd.DataFrame(
+        [
+            {"name": name, "seed": seed, "epoch": 0.5 * i, "examples": 50 * i, "seconds": i * (1.0 + seed), "value": v}
+            for seed, values in curves.items()
+            for i, v in enumerate(values)
+        ]
+    )
+
+
+@pytest.fixture
+def two_seeds() -> pd.DataFrame:
+    return frame_of("mlp", {0: [0.1, 0.5, 0.8], 1: [0.1, 0.5, 0.9]})
+
+
+def lines_of(ax) -> dict[str, list[list[float]]]:
+    return {line.get_label(): line.get_xydata().tolist() for line in ax.get_lines()}
+
+
+# --- looks ----------------------------------------------------------------------------------------------------
+
+
+def test_a_curve_of_another_name_has_a_colour_that_no_rule_of_the_figure_has():
+    history = History()
+    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
+    ax = plots.learning_curves({"fa": history, "mine": history, "another": history, "backprop": history})
+    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    assert lines["Feedback alignment"] == style_of("fa")["color"]
+    assert lines["Backpropagation"] == style_of("backprop")["color"]
+    assert len(set(lines.values())) == 4
+
+
+def test_curves_of_more_names_than_colours_and_of_classes():
+    history = History()
+    history.add(0.0, 0, 0.0, "test", {"accuracy": 0.1})
+    own = "bioplaus_lite.rules.feedback_alignment:FeedbackAlignment"
+    many = [f"rate: {k}" for k in range(2 * len(plots.COLOURS))]
+    ax = plots.learning_curves(dict.fromkeys([own, "backprop", *many], history))
+    lines = {line.get_label(): line.get_color() for line in ax.get_lines()}
+    assert lines["Feedback alignment"] == style_of("fa")["color"] == style_of(own)["color"]
+    others = {lines[name] for name in many}
+    assert others == set(plots.COLOURS) - {lines["Feedback alignment"], lines["Backpropagation"]}
+    ax = plots.learning_curves(dict.fromkeys([*LABELS, "mine"], history))  # rules that leave no colour
+    assert len(ax.get_lines()) == len(LABELS) + 1
+
+
+def test_no_two_runs_look_alike_and_none_of_a_family_share_a_colour():
+    looks = [tuple(style_of(name).values())[:2] for name in SHORT]
+    assert len(set(looks)) == len(SHORT)
+    for names in families().values():
+        assert len({style_of(name)["color"] for name in names}) == len(names)
+
+
+# --- curves ---------------------------------------------------------------------------------------------------
+
+
+def test_the_bands_of_a_figure_are_the_seeds(two_seeds):
+    ax = bands(two_seeds, ylabel="accuracy")
+    (line,), (band,) = ax.get_lines(), ax.collections
+    assert line.get_label() == "Backprop"
+    np.testing.assert_allclose(line.get_xydata(), [[0, 0.1], [50, 0.5], [100, 0.85]])
+    edges = band.get_paths()[0].vertices
+    assert edges[edges[:, 0] == 100, 1].min() == 0.8 and edges[:, 1].max() == 0.9
+
+
+@pytest.mark.parametrize("lowest, shown", [(50.0, [50, 60, 70, 80, 90]), (2.0, [3, 10, 30, 100])])
+def test_a_logarithmic_axis_has_ticks_however_short_it_is(two_seeds, lowest, shown):
+    frame = two_seeds.assign(value=[90.0, 70.0, lowest] * 2)
+    fig = family_grid({"error (%)": frame}, logarithmic=["error (%)"])
+    axis = fig.axes[0].yaxis
+    low, high = sorted(fig.axes[0].get_ylim())
+    assert [v for v in axis.get_majorticklocs() if low <= v <= high] == pytest.approx(shown)
+    assert axis.get_major_formatter()(shown[0]) == f"{shown[0]}"
+    plt.close()
+
+
+@pytest.mark.parametrize(
+    ("against", "x"), [("examples", [0, 50, 100]), ("epoch", [0, 0.5, 1]), ("seconds", [0, 1.5, 3])]
+)
+def test_bands_stand_against_what_they_are_asked_to(two_seeds, against, x):
+    ax = bands(two_seeds, ylabel="error (%)", xlabel=f"{against} (units)", title="all", against=against)
+    assert lines_of(ax)["Backprop"] == [pytest.approx(point) for point in zip(x, [0.1, 0.5, 0.85], strict=True)]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == (f"{against} (units)", "error (%)", "all")
+    assert to_hex(ax.collections[0].get_facecolor()[0]) == to_hex(ax.get_lines()[0].get_color()) == "#000000"
+
+
+def test_a_grid_has_a_row_for_each_quantity_and_a_column_for_each_family():
+    names = ["mlp", "fa", "dtp"]
+    errors, angles = (
+        pd.concat([frame_of(name, {0: [scale * (k + 1), scale * (k + 2)]}) for k, name in enumerate(names)])
+        for scale in (10.0, 1.0)
+    )
+    rows = {"error (%)": errors, "angle (degrees)": angles}
+    grid = family_grid(
+        rows, levels={"angle (degrees)": [(2.5, "level")]}, ylims={"error (%)": (0, 77)}, xlabel="epochs",
+        xticks={0: "start", 0.5: "half"},
+    )  # fmt: skip
+    axes = np.array(grid.axes).reshape(2, -1)
+    shown = [title for title, members in families().items() if set(members[1:]) & set(names)]
+    assert [ax.get_title() for ax in axes[0]] == shown and len(shown) == 2
+    for i, (label, frame) in enumerate(rows.items()):
+        assert axes[i, 0].get_ylabel() == label
+        for title, ax in zip(shown, axes[i], strict=True):
+            drawn = lines_of(ax)
+            members = [name for name in families()[title] if name in names]
+            assert {SHORT.get(n, n) for n in members} == {label for label in drawn if not label.startswith("_")}
+            for name in members:
+                own = frame[frame.name == name]
+                assert drawn[style_of(name)["label"]] == own[["epoch", "value"]].to_numpy().tolist()
+            assert [line.get_ydata()[0] for line in ax.get_lines() if line.get_label().startswith("_")] == [2.5] * i
+    assert [text.get_text() for ax in axes.flat for text in ax.texts] == ["level"]
+    assert axes[0, 0].get_ylim() == (0, 77) and axes[1, 0].get_ylim() != (0, 77)
+    assert [ax.get_xlabel() for ax in axes.flat] == ["", "", "epochs", "epochs"]
+    assert [tick.get_text() for tick in axes[1, 0].get_xticklabels()] == ["start", "half"]
+
+
+def test_lines_over_one_axis_have_their_names_and_levels():
+    ax = plots.curves([1, 2], {"a": [3, 4], "b": [5, 6]}, xlabel="x (s)", ylabel="y (V)", title="t", levels={"rest": 2})
+    drawn = lines_of(ax)
+    assert drawn["a"] == [[1, 3], [2, 4]] and drawn["b"] == [[1, 5], [2, 6]]
+    assert [list(line.get_ydata()) for line in ax.get_lines()][2] == [2, 2]
+    assert [(text.get_text(), text.xy[1]) for text in ax.texts] == [("rest", 2)]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_title()) == ("x (s)", "y (V)", "t")
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["a", "b"]
+    assert plots.curves([1], {"a": [3]}, xlabel="", ylabel="").get_legend() is None
+
+
+def test_a_learning_curve_is_the_history_and_says_its_unit():
+    history = History()
+    for examples, accuracy in ((0, 0.1), (100, 0.7)):
+        history.add(
+            examples / 100, examples, 0.0, "validation", {"accuracy": accuracy, "loss": 1 - accuracy, "snr": 2.0}
+        )
+    for metric, unit, values in (
+        ("accuracy", "accuracy (fraction correct)", [0.1, 0.7]), ("loss", "cross-entropy (nats)", [0.9, 0.3]),
+        ("snr", "snr", [2.0, 2.0]),
+    ):  # fmt: skip
+        ax = plots.learning_curves({"fa": history}, metric, "validation")
+        assert lines_of(ax)["Feedback alignment"] == [
+            [x, pytest.approx(y)] for x, y in zip((0, 100), values, strict=True)
+        ]
+        assert ax.get_ylabel() == f"validation {unit}" and ax.get_xlabel() == "training examples seen"
+    # In nats: a guess among four costs ln 4.
+    net = MLP((3, 4))
+    torch.nn.init.zeros_(net.W1)
+    assert evaluate(make_rule("backprop", net), torch.rand(5, 3), torch.tensor([0, 1, 2, 3, 0]))[
+        "loss"
+    ] == pytest.approx(math.log(4))
+
+
+# --- images and arrows ----------------------------------------------------------------------------------------
+
+
+def test_images_are_those_given_each_under_its_title():
+    images = torch.rand(3, 12, generator=torch.Generator().manual_seed(0))
+    fig = plots.digits(images, ["a", "b", "c"], shape=(3, 2, 2), columns=2)
+    shown = [ax for ax in fig.axes if ax.images]
+    assert [ax.get_title() for ax in shown] == ["a", "b", "c"] and len(fig.axes) == 4
+    for ax, image in zip(shown, images, strict=True):
+        drawn = ax.images[0].get_array()  # row, column, channel
+        assert np.array_equal(drawn, image.view(3, 4).T.view(2, 2, 3))
+        assert not ax.axison
+    grey = plots.digits(images[:1], ["ink"], shape=(1, 3, 4)).axes[0].images[0]
+    assert np.array_equal(grey.get_array(), images[0].view(3, 4))
+    assert (grey.get_clim(), grey.get_cmap().name) == ((0, 1), "gray_r")  # ink is black
+
+
+def test_arrows_end_where_their_vectors_do():
+    vectors = {"gradient": (3.0, -1.0), "update": (0.5, 2.0)}
+    ax = plots.arrows(vectors, xlabel="$w_1$", ylabel="$w_2$")
+    heads = [text for text in ax.texts if text.arrow_patch]
+    assert [(text.xy, text.xyann) for text in heads] == [(vector, (0, 0)) for vector in vectors.values()]
+    assert {text.get_text(): text.xy for text in ax.texts if text.get_text()} == vectors
+    colours = [to_hex(text.arrow_patch.get_edgecolor()) for text in heads]
+    assert [to_hex(text.get_color()) for text in ax.texts if text.get_text()] == colours and len(set(colours)) == 2
+    assert ax.get_xlim() == ax.get_ylim() == pytest.approx((-3.6, 3.6)) and ax.get_aspect() == 1
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$w_1$", "$w_2$")
