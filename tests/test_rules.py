@@ -103,6 +103,12 @@ def test_direct_feedback_reaches_each_hidden_layer_from_the_output():
     assert rule.B1.shape == (6, 4)
 
 
+def test_direct_feedback_fills_its_range():
+    rule = make_rule("dfa", MLP((7, 300, 200, 4)), scale=3.0)
+    for B in (rule.B1, rule.B2):
+        assert 0.99 * 1.5 < B.abs().max() <= 1.5    # three times 1/sqrt(4), whatever the layer's own size
+
+
 @pytest.mark.parametrize("name", ["usf", "frsf", "brsf"])
 def test_sign_symmetry_shares_signs_only(name):
     rule = make_rule(name, MLP((7, 6, 4), dtype=torch.float64))
@@ -136,6 +142,16 @@ def test_the_mirror_finds_the_weights_from_noise_alone():
     # The spread predicted by theory: relative variance n ρ / 2M.
     assert weight_angles(rule)[2] < 1.5 * torch.rad2deg(torch.tensor((30 * 0.01 / 200) ** 0.5)).item()
     assert rule.feedback(2).norm().item() == pytest.approx(rule.network.W2.norm().item(), rel=0.05)
+
+
+def test_every_layer_has_its_mirror_phase_once_a_batch():
+    rule, once = (make_rule("weight_mirror", MLP((7, 6, 5, 4), dtype=torch.float64)) for _ in range(2))
+    rule.assign_gradients(*problem())
+    for layer in (2, 3):
+        once.mirror(layer)
+        assert torch.equal(rule.feedback(layer), once.feedback(layer))
+    rule.eval().assign_gradients(*problem())
+    assert torch.equal(rule.feedback(3), once.feedback(3))
 
 
 def test_kolen_pollack_difference_decays_by_the_decay_alone():
