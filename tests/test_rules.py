@@ -133,6 +133,21 @@ def test_magnitudes_are_uniform_fixed_or_redrawn():
     assert uniform.unique().numel() == 1
 
 
+def test_redrawn_magnitudes_are_uniform_wherever_they_lie_in_memory():
+    # Eight sizes come from one random word of 64 bits: a bit that is never drawn would show in every eighth size.
+    rule = make_rule("brsf", MLP((7, 400, 10)))
+    drawn = []
+    for _ in range(20):
+        rule.prepare()
+        drawn.append(rule.B2.T.reshape(-1) / rule.network.half_width(2))
+    by_place = torch.stack(drawn).view(20, -1, 8).transpose(0, 2).flatten(1)    # 10,000 draws a place
+    assert by_place.min() > 0 and by_place.max() < 1
+    torch.testing.assert_close(by_place.mean(1), torch.full((8,), 0.5), atol=0.013, rtol=0)
+    for quarter in range(4):
+        share = ((by_place >= quarter / 4) & (by_place < (quarter + 1) / 4)).float().mean(1)
+        torch.testing.assert_close(share, torch.full((8,), 0.25), atol=0.02, rtol=0)
+
+
 def test_the_mirror_finds_the_weights_from_noise_alone():
     rule = make_rule("weight_mirror", MLP((20, 30, 8)), rate=0.01, samples=100)
     start = weight_angles(rule)[2]

@@ -158,7 +158,9 @@ class SignSymmetry(_OwnFeedback):
             for layer in range(2, self.network.depth + 1):
                 sizes = getattr(self, f"B{layer}")
                 # 256 equal steps from 0 to the half-width: random bytes cost a fifth of uniform floats.
-                draws = torch.empty(-(-sizes.numel() // 8), dtype=torch.int64).random_(generator=self._generator)
+                # Without its bounds `random_` leaves the sign bit of each word at 0: every eighth size would be small.
+                words = torch.empty(-(-sizes.numel() // 8), dtype=torch.int64)
+                draws = words.random_(-(2**63), None, generator=self._generator)
                 steps = draws.view(torch.uint8)[: sizes.numel()].view(sizes.transpose(0, 1).shape).transpose(0, 1)
                 torch.add(0.5, steps.to(sizes.device), out=sizes).mul_(self.network.half_width(layer) / 256)
 
