@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_BYTES", "METADATA", "WIDGET_VIEW", "RunError", "execute", "normalise"]
 
-MAX_BYTES = 100_000
+MAX_BYTES = 1_000_000
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
