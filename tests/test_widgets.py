@@ -794,6 +794,9 @@ def test_points_appear_when_they_are_known(show):
         said = panel.locator("svg[role=img] > desc").text_content()
         assert [name for name in POINTS if f"{name} at (" in said] == known
         page.locator(".bp-next").click(force=True)
+    page.locator(".bp-slider").press("Home")  # and what is not known any more goes again
+    first = sum(step == 0 for _, step in POINTS.values())
+    assert panel.locator("path.bp-fill[d]").count() == first < len(POINTS)
 
 
 @pytest.mark.browser
