@@ -518,6 +518,15 @@ def test_change_of_the_weights_appears_at_the_update_alone(show):
 
 
 @pytest.mark.browser
+def test_each_plateau_is_shown_from_its_own_step_on(show):
+    page = show(short())
+    for name, first in (("circle.bp-alpha-f", FORWARD), ("circle.bp-alpha-t", LAST - 1)):
+        for step in (first - 1, first, LAST):
+            page.locator(".bp-slider").fill(str(step))
+            assert page.locator(name).is_visible() == (step >= first), (name, step)
+
+
+@pytest.mark.browser
 def test_teaching_arrows_stand_in_the_target_phase_alone(show):
     page = show(short())
     arrows = page.locator("g.bp-teach")

@@ -461,6 +461,22 @@ def test_two_processes_that_write_one_file_lose_nothing(tmp_path: Path):
     assert [p.name for p in (tmp_path / "runs").iterdir()] == ["r.jsonl"]
 
 
+def test_a_record_that_another_writer_adds_just_before_the_lock_is_kept(tmp_path: Path, monkeypatch):
+    save_run(record("r-0"), tmp_path)
+    lock = records.locked
+
+    @contextlib.contextmanager
+    def late(folder: Path):
+        monkeypatch.setattr(records, "locked", lock)
+        save_run(record("r-1"), tmp_path)  # the other writer had the lock until now
+        with lock(folder):
+            yield
+
+    monkeypatch.setattr(records, "locked", late)
+    save_run(record("r-2"), tmp_path)
+    assert sorted(recorded(tmp_path)) == ["r-0", "r-1", "r-2"]
+
+
 def test_a_killed_process_loses_nothing_that_it_had_written(tmp_path: Path):
     process = writer(tmp_path, "a", 100_000)
     done = [process.stdout.readline() for _ in range(20)]
@@ -611,7 +627,7 @@ class Stub:
             rate = run.parameters["optimizer"].get("lr")
             result = {
                 "sizes": [784, 10, 10], "test_error": 0.25,
-                "validation_error": self.errors.get(rate, 0.5), "commit": "c",
+                "validation_error": self.errors.get(run.id, self.errors.get(rate, 0.5)), "commit": "c",
                 "fingerprint": FINGERPRINT, "wall_seconds": 1.0, "seconds": 1.0, "diverged": rate in self.diverged,
             }  # fmt: skip
             yield run, (f"notebook of {run.id}\n", result, [])
@@ -715,6 +731,21 @@ def test_of_equal_trials_the_first_is_chosen(catalogue, folders: Folders):
     runs = catalogue(*SEARCH).runs
     do(runs, folders, errors={0.1: 0.3, 1.0: 0.2, 2.0: 0.2})
     assert choose(runs["small-mnist-fa-s0"], folders).parameters["optimizer"]["lr"] == 1.0
+
+
+def test_a_search_chooses_by_the_mean_over_its_seeds_and_not_by_the_luckiest(catalogue, folders: Folders):
+    runs = catalogue(SEARCH[0], (RULE, SEARCH[1][1].replace("values", "seeds = [0, 1, 2], values"))).runs
+    errors = {0.1: (0.05, 0.6, 0.4), 1.0: (0.3, 0.2, 0.25), 2.0: (0.5, 0.1, 0.5)}
+    of_trials = {
+        f"small-mnist-fa-lr{value}-s{seed}".replace(".", "p"): error
+        for value, of_seeds in errors.items()
+        for seed, error in enumerate(of_seeds)
+    }
+    did, failed = do(runs, folders, errors=of_trials)
+    assert (sorted(did), failed) == (sorted([*of_trials, *runs]), {})
+    best = min(errors, key=lambda value: np.mean(errors[value]))
+    assert best != min(errors, key=lambda value: min(errors[value]))
+    assert record_of(runs["small-mnist-fa-s0"], folders)["chosen"]["value"] == best
 
 
 def test_more_values_in_a_search_repeat_nothing_if_the_choice_holds(catalogue, folders: Folders):

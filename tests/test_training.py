@@ -112,6 +112,26 @@ def test_schedulers_step_once_an_epoch(data):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.001)
 
 
+@pytest.mark.parametrize("turns", [("inverse", "forward"), ("inverse", "inverse", "forward")])
+def test_schedulers_step_after_the_last_turn_of_a_round(data, turns):
+    rates = []
+    r = rule("dtp")
+    optimizer = torch.optim.SGD(r.parameter_groups(), lr=1.0)
+    fit(
+        r,
+        data,
+        epochs=2 * len(turns) + 1,  # the last round is not whole, and does not count
+        batch_size=30,
+        optimizer=optimizer,
+        turns=turns,
+        measure=lambda _: rates.append(optimizer.param_groups[0]["lr"]) or {},
+        scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 1, gamma=0.5),
+    )
+    first, *learned = rates
+    assert (first, learned) == (1.0, [1.0] * len(turns) + [0.5] * len(turns) + [0.25])
+    assert optimizer.param_groups[0]["lr"] == 0.25
+
+
 def test_zero_epochs_only_measure(data):
     r = rule()
     before = r.network.W1.detach().clone()

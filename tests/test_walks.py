@@ -115,6 +115,19 @@ def test_the_arithmetic_adds_up(network):
             assert value == pytest.approx(float(total.replace("−", "-")), abs=0.04)
 
 
+def test_errors_go_down_times_the_slope_of_the_layer_that_receives_them(network):
+    spec = walk(network)
+    for layer in (1, 2):
+        h = network.activities(X)[layer][0].detach()
+        slopes = 1 - h**2 if network.activation == "tanh" else (h > 0).to(h)
+        rows = spec["panels"][4]["rows"][spec["steps"].index(f"down to layer {layer}")]
+        assert len(rows) == SIZES[layer]
+        for (_, spelled, factor, error), slope in zip(rows, slopes.tolist(), strict=True):
+            assert float(factor.removeprefix("×")) == pytest.approx(slope, rel=5e-3)
+            total = float(spelled.split(" = ")[1].replace("−", "-"))
+            assert float(error.replace("−", "-")) == pytest.approx(slope * total, abs=0.0101)  # of two rounded numbers
+
+
 @pytest.mark.parametrize(
     ("network", "x", "error", "says"),
     [
@@ -316,6 +329,21 @@ def test_the_story_after_the_target_follows_the_steady_state_downwards():
     assert not any(errors["no target"])
     assert not any(errors["apical voltage of layer 2"][3:6]) and all(errors["somata of layer 2"][3:6])
     assert not any(errors["apical voltage of layer 1"][:3]) and all(errors["somata of layer 1"][:3])
+
+
+def test_the_arithmetic_of_a_nudge_has_the_voltage_that_results():
+    rule = circuits(lam=0.2)
+    spec = microcircuit_walk(rule, four_inputs(), Y).spec
+    tables = next(panel["rows"] for panel in spec["panels"] if panel["kind"] == "table")
+    taught = rule.steady_state(four_inputs(), Y)
+    for label, voltages in {
+        "the target nudges the output": taught["soma", 3],
+        "interneurons of layer 2": taught["interneuron", 2],
+        "interneurons of layer 1": taught["interneuron", 1],
+    }.items():
+        rows = tables[spec["steps"].index(label)]
+        sums = [eval(spelled.replace("−", "-").replace("·", "*")) for _, spelled, _ in rows]
+        np.testing.assert_allclose(sums, voltages[0].detach(), rtol=0, atol=0.0051, err_msg=label)  # two decimals
 
 
 @pytest.mark.parametrize("options", [{}, {"lateral": "learned"}, {"mixing": "convex"}])

@@ -527,6 +527,12 @@ def test_drawing_says_what_the_data_say(show):
 
 
 @pytest.mark.browser
+def test_a_bar_that_ends_at_the_limit_still_has_its_own_value(show):
+    page = show(player([bars("B", ["in", "above", "below"], [[0.5, 3.0, -2.0]] * STEPS, "y", ylim=(-1, 1))]))
+    assert page.locator("text.bp-value").all_text_contents() == ["0.50", "3.00", "−2.00"]
+
+
+@pytest.mark.browser
 def test_scatter_positions_on_the_page(show):
     x = np.linspace(-1, 1, 9)
     shrinking = [x * factor for factor in (1, 0.5, 0, 0, 0, 0)]
@@ -788,6 +794,9 @@ def test_points_appear_when_they_are_known(show):
         said = panel.locator("svg[role=img] > desc").text_content()
         assert [name for name in POINTS if f"{name} at (" in said] == known
         page.locator(".bp-next").click(force=True)
+    page.locator(".bp-slider").press("Home")  # and what is not known any more goes again
+    first = sum(step == 0 for _, step in POINTS.values())
+    assert panel.locator("path.bp-fill[d]").count() == first < len(POINTS)
 
 
 @pytest.mark.browser
