@@ -98,7 +98,6 @@ def test_a_logarithmic_axis_has_ticks_however_short_it_is(two_seeds, lowest, sho
     low, high = sorted(fig.axes[0].get_ylim())
     assert [v for v in axis.get_majorticklocs() if low <= v <= high] == pytest.approx(shown)
     assert axis.get_major_formatter()(shown[0]) == f"{shown[0]}"
-    plt.close()
 
 
 @pytest.mark.parametrize(
@@ -168,11 +167,10 @@ def test_a_learning_curve_is_the_history_and_says_its_unit():
         ]
         assert ax.get_ylabel() == f"validation {unit}" and ax.get_xlabel() == "training examples seen"
     # In nats: a guess among four costs ln 4.
-    net = MLP((3, 4))
-    torch.nn.init.zeros_(net.W1)
-    assert evaluate(make_rule("backprop", net), torch.rand(5, 3), torch.tensor([0, 1, 2, 3, 0]))[
-        "loss"
-    ] == pytest.approx(math.log(4))
+    rule = make_rule("backprop", MLP((3, 4)))
+    torch.nn.init.zeros_(rule.network.W1)
+    found = evaluate(rule, torch.rand(5, 3), torch.tensor([0, 1, 2, 3, 0]))
+    assert found["loss"] == pytest.approx(math.log(4))
 
 
 # --- images and arrows ----------------------------------------------------------------------------------------
