@@ -15,7 +15,7 @@ from scipy import stats
 
 from bioplaus_lite.data import load
 from bioplaus_lite.measures import angle, error_angles, gradients, same_spikes_angles, true_gradients, update_angles
-from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters, Simulation, rate_update
+from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters, Simulation, rate_update, step
 from bioplaus_lite.models.segregated.compiled import compiler
 from bioplaus_lite.models.segregated.rate import initial_range
 from bioplaus_lite.networks import MLP
@@ -105,6 +105,28 @@ def test_a_step_just_short_of_divergence_stays_bounded():
 
 
 # ------------------------------------------------------------------------------------------ the readable simulation
+
+
+@pytest.mark.parametrize("mode", ["spiking", "rate"])
+def test_steps_by_hand_are_those_of_a_simulation_and_change_no_state(mode):
+    c = SegregatedParameters(mode=mode)
+    simulation = make((6, 5, 4), c).simulation()
+    first, draws, states = simulation.state, np.random.default_rng(3), [simulation.state]
+    simulation.generator, kept = np.random.default_rng(3), copy.deepcopy(first)
+
+    def fire(layer, rate):
+        return draws.poisson(rate * c.dt) if mode == "spiking" else rate
+
+    x = np.linspace(0, 1, 6)
+    for label in (None, None, 2, 2):
+        states.append(step(states[-1], x, label, simulation.synapses, c, fire))
+    made = [*simulation.steps(2, x), *simulation.steps(2, x, 2)]
+    for by_hand, own in zip(states[1:], made, strict=True):
+        assert furthest([*by_hand.soma, *by_hand.spikes], [*own.soma, *own.spikes]) == 0
+    assert furthest([*first.soma, *first.spikes], [*kept.soma, *kept.spikes]) == 0
+    assert states[-1].soma[-1][2] > states[2].soma[-1][2]
+    felt = states[1].dendrites
+    np.testing.assert_array_equal(felt.basal[0], simulation.W[0] @ felt.psp[0] + simulation.b[0])
 
 
 def one_of_each(constants=None):
@@ -491,7 +513,7 @@ def test_tests_and_questions_leave_the_training_state_alone():
     assert torch.equal(rules[0].network.W1, rules[1].network.W1)
     simulation = rules[0].simulation()
     simulation.example(x[0].numpy(), 0)
-    kept = simulation.state.copy()
+    kept = copy.deepcopy(simulation.state)
     simulation.test(x[0].numpy())
     assert furthest(simulation.state.soma + simulation.state.spikes, kept.soma + kept.spikes) == 0
 

@@ -8,14 +8,17 @@ the same model compiled, and ``readable``, the simulation with the same calls. T
 
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 from bioplaus_lite.models.segregated.rate import RateNetwork, rate_update
-from bioplaus_lite.models.segregated.simulation import Outcome, Simulation, State, Trace
+from bioplaus_lite.models.segregated.simulation import Dendrites, Outcome, Simulation, State, Synapses, Trace, step
 
 __all__ = [
+    "Dendrites",
     "Outcome",
     "RateNetwork",
     "SegregatedParameters",
     "Simulation",
     "State",
+    "Synapses",
     "Trace",
     "rate_update",
+    "step",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -166,14 +167,16 @@ class SegregatedParameters:
         """Steps for which a spike is felt."""
         return self.steps(self.memory)
 
-    @property
+    @cached_property
     def kernel(self) -> np.ndarray:
         r""":math:`\kappa(n\,dt)` for ``n = 1 … spike_memory``, in 1/ms; the spikes of a step itself meet ``n = 1``.
 
         .. math:: \kappa(t) = \frac{e^{-t/\tau_L} - e^{-t/\tau_s}}{\tau_L - \tau_s}
         """
         t = self.dt * np.arange(1, self.spike_memory + 1)
-        return (np.exp(-t / self.tau_L) - np.exp(-t / self.tau_s)) / (self.tau_L - self.tau_s)
+        kernel = (np.exp(-t / self.tau_L) - np.exp(-t / self.tau_s)) / (self.tau_L - self.tau_s)
+        kernel.flags.writeable = False  # it is kept: every step of the simulation reads it
+        return kernel
 
     @property
     def psp_gain(self) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
-from bioplaus_lite.models.segregated.simulation import Result
+from bioplaus_lite.models.segregated.simulation import Result, State
 from bioplaus_lite.models.segregated.weights import Weights
 
 __all__ = ["ReadableEngine"]
@@ -54,21 +54,16 @@ class ReadableEngine:
 
     def snapshot(self) -> dict:
         """Voltages, recent spikes and the place in the random stream."""
-        state = self.simulation.state
+        state = self.simulation.state  # a step makes a new one
         return {
-            "generator": self.simulation.generator.bit_generator.state,
-            "soma": [v.copy() for v in state.soma],
-            "spikes": [s.copy() for s in state.spikes],
-        }
+            "generator": self.simulation.generator.bit_generator.state, "soma": state.soma, "spikes": state.spikes,
+        }  # fmt: skip
 
     def restore(self, snapshot: dict) -> None:
         """Go back to a :meth:`snapshot`."""
         self.simulation.generator.bit_generator.state = snapshot["generator"]
-        for name in ("soma", "spikes"):
-            for old, new in zip(getattr(self.simulation.state, name), snapshot[name], strict=True):
-                old[:] = new
+        self.simulation.state = State(snapshot["soma"], snapshot["spikes"])
 
     def reset(self) -> None:
         """Put all voltages at rest and forget all spikes."""
-        for array in (*self.simulation.state.soma, *self.simulation.state.spikes):
-            array[:] = 0
+        self.simulation.state = State.at_rest(self.simulation.sizes, self._constants.spike_memory)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 
-__all__ = ["Outcome", "Result", "Simulation", "State", "Trace"]
+__all__ = ["Dendrites", "Outcome", "Result", "Simulation", "State", "Synapses", "Trace", "step"]
 
 
 def sigma(v: np.ndarray) -> np.ndarray:
@@ -23,26 +23,114 @@ def slope(v: np.ndarray) -> np.ndarray:
     return sigma(v) * (1 - sigma(v))
 
 
-@dataclass
-class State:
+class Synapses(NamedTuple):
+    """``W``: weights of the layers 1 … L, ``(n_l, n_{l-1})``; ``b``: biases, ``(n_l,)``; ``Y``: feedback weights of the
+    hidden layers, ``(n_l, n_L)``. Lists of float64 arrays.
+    """
+
+    W: list[np.ndarray]
+    b: list[np.ndarray]
+    Y: list[np.ndarray]
+
+
+class Dendrites(NamedTuple):
+    """What the dendrites felt in a step, lists by layer.
+
+    ``psp``: what the layers 1 … L receive from below, each ``(n_{l-1},)``; ``feedback``: what the apical dendrites
+    receive from the output, one array ``(n_L,)``; ``apical``: voltages of the hidden layers, ``(n_l,)``; ``basal``: of
+    the layers 1 … L.
+    """
+
+    psp: Sequence[np.ndarray] = ()
+    feedback: Sequence[np.ndarray] = ()
+    apical: Sequence[np.ndarray] = ()
+    basal: Sequence[np.ndarray] = ()
+
+
+class State(NamedTuple):
     """What a network carries from one step to the next, and from one training example to the next.
 
-    Attributes:
-        soma: somatic voltages of the layers 1 … L, each ``(n_l,)``.
-        spikes: spike counts of the last ``spike_memory`` steps of the layers 0 … L, each ``(memory, n_l)``, newest
-            last.
+    ``soma``: somatic voltages of the layers 1 … L, each ``(n_l,)``; ``spikes``: counts of the last ``spike_memory``
+    steps of the layers 0 … L, each ``(memory, n_l)``, newest last, in rate mode rates in spikes/ms; ``dendrites``: what
+    they felt in the step that led here, to look at; no step reads it, and at rest it is empty.
     """
 
     soma: list[np.ndarray]
     spikes: list[np.ndarray]
+    dendrites: Dendrites = Dendrites()
 
     @classmethod
     def at_rest(cls, sizes: Sequence[int], memory: int) -> State:
         """All voltages at 0, no spikes in memory."""
         return cls([np.zeros(n) for n in sizes[1:]], [np.zeros((memory, n)) for n in sizes])
 
-    def copy(self) -> State:
-        return State([v.copy() for v in self.soma], [s.copy() for s in self.spikes])
+
+def _psp(spikes: np.ndarray, c: SegregatedParameters) -> np.ndarray:
+    r"""Postsynaptic potential that a layer causes now, ``(n_l,)``: :math:`\sum_n \kappa(n\,dt)\, s(t - n + 1)`.
+
+    In rate mode it is the rate of the last step.
+    """
+    return spikes[-1] if c.mode == "rate" else c.kernel[::-1] @ spikes  # oldest first, as the spikes are kept
+
+
+def _soma(V: np.ndarray, inputs: Sequence[tuple[float, np.ndarray]], c: SegregatedParameters) -> np.ndarray:
+    """Somata one step later: ``inputs`` are pairs of a conductance and the voltage it pulls towards."""
+    if c.voltages == "steady":
+        return np.asarray(sum(g * E for g, E in inputs) / (c.g_l + sum(g for g, _ in inputs)))
+    return np.asarray(V + c.dt * (-c.g_l * V + sum(g * (E - V) for g, E in inputs)))
+
+
+def step(
+    state: State, x: np.ndarray, label: int | None, synapses: Synapses, c: SegregatedParameters,
+    fire: Callable[[int, np.ndarray], np.ndarray],
+) -> State:
+    r"""The state one ``dt`` later; the one given is not changed.
+
+    Hidden layers, with the output feeding back to each of them (``A`` apical, ``B`` basal, ``V`` soma):
+
+    .. math::
+
+        \dot V_l = -g_l V_l + g_b (B_l - V_l) + g_a (A_l - V_l), \qquad B_l = W_l\, s_{l-1} + b_l, \qquad
+        A_l = Y_l\, s_L
+
+    The output, with :math:`I = g\,(E - V)` in the target phase, :math:`E = E_E` for the label and :math:`E_I` else:
+
+    .. math:: \dot V_L = -g_l V_L + g_d (B_L - V_L) + I
+
+    :math:`s(t) = \sum_k \kappa(t - t_k)` over Poisson spikes of rate :math:`\varphi_{max}\,\sigma(V)`. First come the
+    input spikes; then layer by layer the dendrites, the soma and the spikes, so that a layer feels the spikes that the
+    layer below fired in this very step. The apical dendrites feel the output up to the step before.
+
+    Args:
+        state: as it is now.
+        x: input rates as shares of ``phi_max``, ``(n_0,)``.
+        label: the unit that is taught to fire; ``None`` in a forward phase.
+        synapses: of the network.
+        c: the constants.
+        fire: the spikes of this step, of a layer and its rates in spikes/ms; called for the layers 0 … L in turn.
+
+    Source: Guerguiev, Lillicrap & Richards (2017), eqs. 1 to 7; order of operations as in the authors' code.
+    """
+
+    def remember(layer: int, rate: np.ndarray) -> np.ndarray:
+        return np.concatenate([state.spikes[layer][1:], fire(layer, rate)[None]])
+
+    spikes, soma = [remember(0, c.phi_max * x)], []
+    feedback = _psp(state.spikes[-1], c) if c.spiking_feedback else c.phi_max * sigma(state.soma[-1])
+    psp, apical, basal = [], [], []
+    for layer, V in enumerate(state.soma, 1):
+        psp.append(_psp(spikes[-1], c))
+        basal.append(synapses.W[layer - 1] @ psp[-1] + synapses.b[layer - 1])
+        if layer < len(state.soma):
+            apical.append(synapses.Y[layer - 1] @ feedback)
+            inputs = [(c.g_b, basal[-1]), (c.g_a, apical[-1])]
+        else:
+            inputs = [(c.g_d, basal[-1])]
+            if label is not None:
+                inputs.append((c.g_teach, np.where(np.arange(len(V)) == label, c.E_E, c.E_I)))
+        soma.append(_soma(V, inputs, c))
+        spikes.append(remember(layer, c.phi_max * sigma(soma[-1])))
+    return State(soma, spikes, Dendrites(psp, [feedback], apical, basal))
 
 
 @dataclass
@@ -129,47 +217,15 @@ class Result(NamedTuple):
     soma: list[np.ndarray]
 
 
-@dataclass
-class _Steps:
-    """Variables of the steps of one phase, one entry a step."""
-
-    spikes: list = field(default_factory=list)
-    psp: list = field(default_factory=list)
-    feedback: list = field(default_factory=list)
-    apical: list = field(default_factory=list)
-    basal: list = field(default_factory=list)
-    soma: list = field(default_factory=list)
-
-    def add(self, **values: Any) -> None:
-        for name, value in values.items():
-            getattr(self, name).append(value)
-
-    def mean(self, name: str, window: int, early: int = 0) -> list[np.ndarray]:
-        """Mean of a variable, layer by layer, over ``window`` steps that end ``early`` steps before the end."""
-        steps = getattr(self, name)
-        steps = steps[len(steps) - early - window : len(steps) - early]
-        return [np.mean(of_layer, axis=0) for of_layer in zip(*steps, strict=True)]
+def _mean(of_steps: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
+    """Mean over steps, layer by layer."""
+    return [np.mean(of_layer, axis=0) for of_layer in zip(*of_steps, strict=True)]
 
 
 class Simulation:
-    r"""A network of segregated compartments, stepped through time.
+    """A network of segregated compartments that lives on from call to call, by :func:`step`.
 
-    Hidden layers, with the output feeding back to each of them (``A`` apical, ``B`` basal, ``V`` soma):
-
-    .. math::
-
-        \dot V_l = -g_l V_l + g_b (B_l - V_l) + g_a (A_l - V_l), \qquad B_l = W_l\, s_{l-1} + b_l, \qquad
-        A_l = Y_l\, s_L
-
-    The output, with :math:`I = g\,(E - V)` in the target phase, :math:`E = E_E` for the label and :math:`E_I` else:
-
-    .. math:: \dot V_L = -g_l V_L + g_d (B_L - V_L) + I
-
-    :math:`s(t) = \sum_k \kappa(t - t_k)` over Poisson spikes of rate :math:`\varphi_{max}\,\sigma(V)`.
-
-    Within one step: input spikes; then layer by layer the dendrites, the soma and the spikes, so that a layer
-    feels the spikes that the layer below fired in this very step. The apical dendrites feel the output up to the
-    step before. :meth:`example` never clears the state; :meth:`test` starts from rest and leaves it alone.
+    :meth:`example` never clears the state; :meth:`test` starts from rest and leaves it alone.
 
     Args:
         W, b: weights ``(n_l, n_{l-1})`` and biases ``(n_l,)`` of the layers 1 … L; copied to float64.
@@ -199,7 +255,8 @@ class Simulation:
         seed: int = 0,
     ) -> None:
         self.constants = constants or SegregatedParameters()
-        self.W, self.b, self.Y = ([np.array(a, dtype=np.float64) for a in arrays] for arrays in (W, b, Y))
+        self.synapses = Synapses(*([np.array(a, dtype=np.float64) for a in arrays] for arrays in (W, b, Y)))
+        self.W, self.b, self.Y = self.synapses
         self.sizes = (self.W[0].shape[1], *(len(w) for w in self.W))
         self.depth = len(self.W)
         expected = [
@@ -212,78 +269,24 @@ class Simulation:
             raise ValueError(f"W, b, Y have shapes {found}; a network of {self.sizes} has {expected}")
         self.etas = self.constants.etas(self.depth)
         self.generator = np.random.default_rng(seed)
-        self.kernel = self.constants.kernel[::-1]  # oldest first, as the spikes are kept
         self.state = State.at_rest(self.sizes, self.constants.spike_memory)
 
-    # ------------------------------------------------------------------------------------------------- one step
-
-    def psp(self, layer: int) -> np.ndarray:
-        r"""Postsynaptic potential that ``layer`` causes now, ``(n_l,)``: :math:`\sum_n \kappa(n\,dt)\, s(t - n + 1)`.
-
-        In rate mode it is the rate of the last step.
-        """
-        spikes = self.state.spikes[layer]
-        return spikes[-1].copy() if self.constants.mode == "rate" else self.kernel @ spikes
-
-    def apical_input(self) -> np.ndarray:
-        """What the apical dendrites receive from the output, ``(n_L,)``: its spikes up to the last step, filtered."""
-        if self.constants.spiking_feedback:
-            return self.psp(self.depth)
-        return self.constants.phi_max * sigma(self.state.soma[-1])
-
-    def fire(self, layer: int, rate: np.ndarray, given: np.ndarray | None) -> None:
-        """Put the spikes of this step in memory: those given, or Poisson counts of mean ``rate · dt``."""
-        if given is None:
-            spiking = self.constants.mode == "spiking"
-            given = self.generator.poisson(rate * self.constants.dt) if spiking else rate
-        memory = self.state.spikes[layer]
-        memory[:-1] = memory[1:]
-        memory[-1] = given
-
-    def integrate(self, V: np.ndarray, inputs: Sequence[tuple[float, np.ndarray | float]]) -> None:
-        """One step of the somata: ``inputs`` are pairs of a conductance and the voltage it pulls towards."""
+    def steps(
+        self, n: int, x: np.ndarray, label: int | None = None, given: Sequence[np.ndarray] | None = None
+    ) -> list[State]:
+        """``n`` steps on, the state after each. ``given`` spikes, ``(n, n_l)`` a layer, are replayed."""
         c = self.constants
-        if c.voltages == "steady":
-            V[:] = sum(g * E for g, E in inputs) / (c.g_l + sum(g for g, _ in inputs))
-        else:
-            V += c.dt * (-c.g_l * V + sum(g * (E - V) for g, E in inputs))
+        states: list[State] = []
 
-    def step(
-        self, x: np.ndarray, label: int | None = None, given: Sequence[np.ndarray] | None = None,
-        steps: _Steps | None = None,
-    ) -> None:
-        """Advance by ``dt``.
+        def fire(layer: int, rate: np.ndarray) -> np.ndarray:
+            if given is not None:
+                return given[layer][len(states)]
+            return self.generator.poisson(rate * c.dt) if c.mode == "spiking" else rate
 
-        Args:
-            x: input rates as shares of ``phi_max``, ``(n_0,)``.
-            label: the unit that is taught to fire; ``None`` in a forward phase.
-            given: spike counts of the layers 0 … L to use in place of drawing them.
-            steps: where to note the variables.
-        """
-        c, soma = self.constants, self.state.soma
-        replayed: Sequence[np.ndarray | None] = [None] * (self.depth + 1) if given is None else given
-        self.fire(0, c.phi_max * x, replayed[0])
-        feedback = self.apical_input()  # before the output fires in this step
-        psp, apical, basal = [], [], []
-        for layer in range(1, self.depth + 1):
-            psp.append(self.psp(layer - 1))
-            basal.append(self.W[layer - 1] @ psp[-1] + self.b[layer - 1])
-            if layer < self.depth:
-                apical.append(self.Y[layer - 1] @ feedback)
-                self.integrate(soma[layer - 1], [(c.g_b, basal[-1]), (c.g_a, apical[-1])])
-            else:
-                teaching = [] if label is None else [(c.g_teach, self.reversal(label))]
-                self.integrate(soma[-1], [(c.g_d, basal[-1]), *teaching])
-            self.fire(layer, c.phi_max * sigma(soma[layer - 1]), replayed[layer])
-        if steps is not None:
-            steps.add(
-                spikes=[s[-1].copy() for s in self.state.spikes], psp=psp, feedback=[feedback], apical=apical,
-                basal=basal, soma=[v.copy() for v in soma],
-            )
-
-    def reversal(self, label: int) -> np.ndarray:
-        """Reversal potential of the teaching input of each output unit, ``(n_L,)``."""
-        return np.where(np.arange(self.sizes[-1]) == label, self.constants.E_E, self.constants.E_I)
+        for _ in range(n):
+            self.state = step(self.state, x, label, self.synapses, c, fire)
+            states.append(self.state)
+        return states
 
     # --------------------------------------------------------------------------------------------- one example
 
@@ -328,19 +331,18 @@ class Simulation:
                 raise ValueError(f"spikes to replay have shapes {found}, expected {expected}")
         self.set_symmetric_feedback(noise)
 
-        phases = []
-        for phase, steps in enumerate(lengths):
-            phases.append(_Steps())
-            for t in range(steps):
-                given = None if spikes is None else [s[phase * lengths[0] + t] for s in spikes]
-                self.step(x, label if phase else None, given, phases[-1])
-        forward, target = phases
+        given = [None, None] if spikes is None else list(zip(*(np.split(s, lengths[:1]) for s in spikes), strict=True))
+        forward, target = phases = [
+            self.steps(n, x, taught, replayed)
+            for n, taught, replayed in zip(lengths, (None, label), given, strict=True)
+        ]
         early = np.split(plateaus, np.cumsum(self.sizes[1:-1])[:-1], axis=1) if self.depth > 1 else []
-        seen = [self.apical_means(steps, [e[i] for e in early]) for i, steps in enumerate(phases)]
+        seen = [self.apical_means(states, [e[i] for e in early]) for i, states in enumerate(phases)]
         apical_f, apical_t = ([np.sum(Y * m, axis=1) for Y, m in zip(self.Y, means, strict=True)] for means in seen)
         alpha_f, alpha_t = [sigma(a) for a in apical_f], [sigma(a) for a in apical_t]
-        soma, psp = forward.mean("soma", c.window), forward.mean("psp", c.window)
-        target_rate = np.mean([c.phi_max * sigma(v[-1]) for v in target.soma[-c.window :]], axis=0)
+        soma = _mean([state.soma for state in forward[-c.window :]])
+        psp = _mean([state.dendrites.psp for state in forward[-c.window :]])
+        target_rate = np.mean([c.phi_max * sigma(state.soma[-1]) for state in target[-c.window :]], axis=0)
 
         E = [
             -c.k_b * c.phi_max * slope(V) * (at - af)
@@ -368,12 +370,16 @@ class Simulation:
             output_loss=float((missing**2).sum()), trace=self.trace(phases, c.window) if record else None,
         )
 
-    def apical_means(self, steps: _Steps, early: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def apical_means(self, states: Sequence[State], early: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Mean input of each neuron's apical dendrite over the window that its plateau ends, ``(n_l, n_L)`` a layer.
 
         The voltage is linear in this input, so its mean is ``Y`` times this mean.
         """
-        mean = {e: steps.mean("feedback", self.constants.window, e)[0] for e in {int(e) for a in early for e in a}}
+        ends = {int(e): len(states) - int(e) for a in early for e in a}
+        mean = {
+            e: _mean([state.dendrites.feedback for state in states[end - self.constants.window : end]])[0]
+            for e, end in ends.items()
+        }
         return [np.array([mean[int(e)] for e in of_layer]) for of_layer in early]
 
     def learn_feedback(self, V: np.ndarray, A: np.ndarray, Y: np.ndarray, means: np.ndarray) -> np.ndarray:
@@ -427,27 +433,28 @@ class Simulation:
         c = self.constants
         x, window = self.check(x, 0), window_of_test(c, duration)
         kept, self.state = self.state, State.at_rest(self.sizes, c.spike_memory)
-        steps = _Steps()
         try:
-            for t in range(window + c.steps(c.settle)):
-                self.step(x, None, None if spikes is None else [s[t] for s in spikes], steps)
+            states = self.steps(window + c.steps(c.settle), x, None, spikes)
         finally:
             self.state = kept
-        return steps.mean("soma", window)[-1], self.trace([steps], window) if record else None
+        return _mean([state.soma for state in states[-window:]])[-1], self.trace([states], window) if record else None
 
-    def trace(self, phases: Sequence[_Steps], window: int) -> Trace:
-        lengths = [len(steps.soma) for steps in phases]
+    def trace(self, phases: Sequence[Sequence[State]], window: int) -> Trace:
+        """Every variable of the steps of all phases, the last ``window`` of each averaged."""
+        lengths, states = [len(states) for states in phases], [state for states in phases for state in states]
+        felt = [state.dendrites for state in states]
 
-        def stacked(name: str) -> list[np.ndarray]:
-            return [np.array(of_layer) for of_layer in zip(*(v for s in phases for v in getattr(s, name)),
-                                                           strict=True)]
+        def stacked(of_steps: Iterable[Sequence[np.ndarray]]) -> list[np.ndarray]:
+            return [np.array(of_layer) for of_layer in zip(*of_steps, strict=True)]
 
         return Trace(
             t=self.constants.dt * np.arange(1, sum(lengths) + 1),
             target=np.repeat([False, True][: len(phases)], lengths),
             averaged=np.concatenate([np.arange(n) >= n - window for n in lengths]),
-            spikes=stacked("spikes"), psp=stacked("psp"), feedback=stacked("feedback")[0], apical=stacked("apical"),
-            basal=stacked("basal"), soma=stacked("soma"),
+            spikes=stacked([counts[-1] for counts in state.spikes] for state in states),
+            psp=stacked(f.psp for f in felt), feedback=stacked(f.feedback for f in felt)[0],
+            apical=stacked(f.apical for f in felt), basal=stacked(f.basal for f in felt),
+            soma=stacked(state.soma for state in states),
         )
 
     def check(self, x: np.ndarray, label: int) -> np.ndarray:
