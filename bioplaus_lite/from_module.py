@@ -115,6 +115,8 @@ def _flat(module: nn.Sequential, path: str = "") -> Iterator[tuple[str, nn.Modul
 
 
 def _refuse_hooks(name: str, part: nn.Module) -> None:
+    if isinstance(part, nn.modules.lazy.LazyModuleMixin):
+        raise ValueError(f"{name}: its size is not known until it has seen an input; show it one batch first")
     if part._forward_hooks or part._forward_pre_hooks:
         raise ValueError(f"{name}: not taken; a hook may change what it does")
 

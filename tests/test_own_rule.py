@@ -274,6 +274,17 @@ def test_signals_that_do_not_meet_are_refused_and_leave_nothing(misfit):
     assert torch.equal(rule.generator.get_state(), state)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_sum_of_a_sum_is_refused_in_any_order(order):
+    net = MLP((3, 3, 3), dtype=torch.float64)
+    def chained(h, e):
+        two = [Synapse("W2", e, h[1], total="W1"), Synapse("B2", h[1], e, total="W2")]
+        return [Synapse("W1", h[1], h[0]), *two[::order]]
+
+    with pytest.raises(ValueError, match="^synapse B2: shares the sum of W2, which shares that of W1; name weights"):
+        Listed(net, chained).assign_gradients(*problem_of(net))
+
+
 def test_weights_that_do_not_exist_are_named():
     class Slip(LearningRule):
         def synapses(self, trace, error, y):

@@ -384,6 +384,11 @@ class LearningRule(nn.Module):
         for name, parameter, source, decay in shared:  # when all is summed, and before anything decays
             if of_network.get(source) is None:
                 raise self._no_such_weights(source)
+            if chained := [other for _, p, other, _ in shared if p is of_network[source]]:
+                raise ValueError(
+                    f"synapse {name}: shares the sum of {source}, which shares that of {chained[0]}; "
+                    "name weights whose own signals are summed"
+                )
             if (found := sums.get(id(of_network[source]))) is None:
                 continue  # what shares the sum of weights that are held has none, and stays
             if isinstance(decay, Tensor):
