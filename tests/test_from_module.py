@@ -154,7 +154,7 @@ REFUSED = {
     "own linear": (lambda: [L(4, 3), nn.ReLU(), SUB["Linear"](3, 2)], "layer 2, Doubled: not taken"),
     "own relu": (lambda: [L(4, 3), SUB["ReLU"](), L(3, 2)], "layer 1, Doubled: not taken"),
     "own sequence": (lambda: [L(4, 3), SUB["Sequential"](nn.ReLU()), L(3, 2)], "layer 1, Doubled: not taken"),
-    "lazy": (lambda: [nn.LazyLinear(3), nn.ReLU(), L(3, 2)], "layer 0, LazyLinear: its size is not known until"),
+    "lazy": (lambda: [nn.LazyLinear(3), nn.ReLU(), L(3, 2)], r"layer 0, LazyLinear: its size is not known until"),
     "hook": (lambda: [L(4, 3), hooked(nn.ReLU()), L(3, 2)], "layer 1, ReLU: not taken; a hook may change"),
     "hook before": (lambda: [L(4, 3), nn.ReLU(), hooked(L(3, 2), True)], "layer 2, Linear: not taken; a hook may"),
     "hooked sequence": (lambda: [L(4, 3), hooked(nn.Sequential(nn.ReLU())), L(3, 2)], "layer 1, Sequential: not taken"),

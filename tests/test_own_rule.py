@@ -281,7 +281,7 @@ def test_a_sum_of_a_sum_is_refused_in_any_order(order):
         two = [Synapse("W2", e, h[1], total="W1"), Synapse("B2", h[1], e, total="W2")]
         return [Synapse("W1", h[1], h[0]), *two[::order]]
 
-    with pytest.raises(ValueError, match="^synapse B2: shares the sum of W2, which shares that of W1; name weights"):
+    with pytest.raises(ValueError, match=r"^synapse B2: shares the sum of W2, which shares that of W1; name weights"):
         Listed(net, chained).assign_gradients(*problem_of(net))
 
 
