@@ -189,6 +189,25 @@ def test_kolen_pollack_without_decay_stays_where_it_was_drawn():
     torch.testing.assert_close((rule.network.W2 - rule.B2.T).detach(), start)
 
 
+def test_kolen_pollack_from_the_transpose_is_backprop_with_its_decay():
+    """Ten steps of Adam: the loss's gradient by autograd, plus the decay of all weights but the first layer's."""
+    x, y = torch.rand(20, 7, dtype=torch.float64), torch.arange(20) % 4
+    rule = make_rule("kolen_pollack", MLP((7, 6, 5, 4), dtype=torch.float64), decay=0.3, start="transpose")
+    twin = MLP((7, 6, 5, 4), dtype=torch.float64)
+    own, theirs = (torch.optim.Adam(module.parameters(), lr=0.05) for module in (rule, twin))
+    rule.train()
+    for _ in range(10):
+        rule.assign_gradients(x, y)
+        own.step()
+        theirs.zero_grad()
+        decay = sum(0.15 * twin.weight(layer).square().sum() for layer in (2, 3))
+        (torch.nn.functional.cross_entropy(twin(x), y) + decay).backward()
+        theirs.step()
+    for layer in (1, 2, 3):
+        torch.testing.assert_close(rule.network.weight(layer), twin.weight(layer), rtol=1e-9, atol=1e-12)
+    assert all(torch.equal(rule.feedback(layer), rule.network.weight(layer).T) for layer in (2, 3))
+
+
 def test_kolen_pollack_feedback_stays_where_its_forward_weights_are_held():
     rule = make_rule("kolen_pollack", MLP((7, 6, 5, 4), dtype=torch.float64), decay=0.5)
     rule.network.W2.requires_grad_(False)

@@ -231,23 +231,33 @@ class KolenPollack(_OwnFeedback):
 
     Both changes are the product of the activity below and the error above, which a synapse of either
     direction can see. The decay is part of the pseudo-gradient in training mode, so that any optimiser applies
-    it: with SGD at rate ``η``, ``λ = 1 - η·decay``. Without decay ``W - Bᵀ`` stays as it was drawn.
+    it: with SGD at rate ``η``, ``λ = 1 - η·decay``. Without decay ``W - Bᵀ`` stays as it was drawn. With
+    ``start="transpose"`` it is zero from the beginning, if all weights learn by one optimiser: backpropagation with
+    this decay, the control that tells what the decay does from what the feedback does.
 
     Args:
         network: the layers to train, MLP or CNN.
         decay: coefficient of the decay, at least 0.
-        scale: of the first ``B_l``, as a multiple of the range of ``W_l``; positive.
+        start: where the feedback weights begin: ``random``, or ``transpose``, at :math:`W_l^\top`.
+        scale: of the first ``B_l``, as a multiple of the range of ``W_l``; positive; for ``random``.
         seed: draws ``B_l`` in the shape of ``W_lᵀ``, uniform in the range of ``W_l``; learned parameters.
 
     Raises:
-        ValueError: ``decay`` is negative.
+        ValueError: ``decay`` is negative, or ``start`` is unknown.
 
     Source: Kolen & Pollack (1994); Akrout et al. (2019), section 3.2. Chapter: *Feedback alignment and its family*.
     """
 
-    def __init__(self, network: Network, *, decay: float = 1e-3, scale: float = 1.0, seed: int = 1) -> None:
+    STARTS = ("random", "transpose")
+
+    def __init__(
+        self, network: Network, *, decay: float = 1e-3, start: str = "random", scale: float = 1.0, seed: int = 1
+    ) -> None:
         super().__init__(network, scale=scale, seed=seed)
         self.decay = checks.number("decay", decay, least=0)
+        if checks.one_of("start", start, self.STARTS) == "transpose":
+            for layer in range(2, network.depth + 1):
+                self.feedback(layer).data.copy_(network.weight(layer).detach().transpose(0, 1))
 
     def _hold(self, name: str, value: Tensor) -> None:
         self.register_parameter(name, nn.Parameter(value))
