@@ -236,6 +236,18 @@ def test_inverse_gradients_are_those_of_the_reconstruction_losses(name, activati
 # ---- What the family claims ----
 
 
+def test_means_over_units_divide_the_gradients_of_layers_and_inverses_and_not_of_the_output():
+    x, y = torch.rand(6, 7, dtype=torch.float64), torch.arange(6) % 4
+    summed, meant = (
+        SimplifiedDTP(MLP((7, 6, 5, 4), activation="tanh", dtype=torch.float64), mean_losses=mean).gradients(x, y)
+        for mean in (False, True)
+    )
+    units = {"W1": 6, "b1": 6, "W2": 5, "b2": 5, "W3": 1, "b3": 1, "B2": 6, "c2": 6, "B3": 5, "c3": 5}
+    assert summed.keys() == units.keys()
+    for name, n in units.items():
+        torch.testing.assert_close(meant[name], summed[name] / n, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("lesion", [2, 3, 4])
 @pytest.mark.parametrize("name", FAMILY)
 def test_weight_transport_is_at_the_penultimate_layer_of_tp_and_dtp_and_nowhere_else(name, lesion):

@@ -63,8 +63,8 @@ class TargetRule(LearningRule):
     .. math:: \mathcal L_l^{\text{inv}} = \tfrac1B \textstyle\sum_b \lVert g_l(f_l(h_{l-1} + \varepsilon)) - t
               \rVert^2, \qquad t = h_{l-1} + \varepsilon \text{ or, as a denoiser, } t = h_{l-1}
 
-    Losses are summed over units and averaged over the batch. Targets are constants: nothing is differentiated
-    through them.
+    Losses are summed over units (SDTP can take their mean) and averaged over the batch. Targets are constants: nothing
+    is differentiated through them.
 
     **Parallel or alternating.** The phases are ``both`` (on every batch), ``inverse`` and ``forward``, which name the
     weights that learn. ``fit(…, turns=("inverse", "forward"))`` gives each an epoch in turn. In evaluation mode both
@@ -93,6 +93,8 @@ class TargetRule(LearningRule):
     corrects: bool = True
     #: Whether the inverses learn to give the clean activity (``True``) or the corrupted one that they were shown.
     denoises: bool = False
+    #: Whether the losses of layers and inverses are means over units and not sums.
+    mean_losses: bool = False
 
     def __init__(self, network: Network, *, noise: float, seed: int = 1) -> None:
         super().__init__(network)
@@ -202,12 +204,16 @@ class TargetRule(LearningRule):
         if self.acts != "inverse":
             yield Synapse(f"W{network.depth}", post=error, pre=h[-2], bias=f"b{network.depth}")
             for layer, target in self.layer_targets(h, error):
-                post = (h[layer] - target).mul_(2 / len(target)).mul_(network.slope(layer, h[layer]))
+                post = (h[layer] - target).mul_(self._factor(target)).mul_(network.slope(layer, h[layer]))
                 yield Synapse(f"W{layer}", post, pre=h[layer - 1], bias=f"b{layer}")
         for layer, response, rebuilt, miss in self.inverse_errors(trace):
             # σ' as a function of the activity serves the inverse too: it has the activation of layer l - 1.
-            post = miss.mul_(2 / len(miss)).mul_(network.slope(layer - 1, rebuilt))
+            post = miss.mul_(self._factor(miss)).mul_(network.slope(layer - 1, rebuilt))
             yield Synapse(f"B{layer}", post, pre=response, bias=f"c{layer}")
+
+    def _factor(self, miss: Tensor) -> float:
+        """Of a squared loss's gradient, for what a layer or an inverse misses, ``(batch, n)``."""
+        return 2 / (miss.numel() if self.mean_losses else len(miss))
 
     # ---- What callers ask ----
 
@@ -342,6 +348,8 @@ class SimplifiedDTP(TargetRule):
         network, noise, seed: as for :class:`TargetRule`.
         step: share of the way from ``o`` to the right answer at which the target is set, in (0, 1]. The paper's is 1;
             then targets lie so far from the activities that the difference, a linear correction, may not hold.
+        mean_losses: whether the losses of layers and inverses are means over their units, not sums: a factor ``1/n_l``
+            or ``1/n_{l-1}`` of their gradients, which an optimiser such as Adam sees against its ``eps`` only.
 
     Raises:
         TypeError: the network is not an MLP.
@@ -352,9 +360,12 @@ class SimplifiedDTP(TargetRule):
 
     denoises = True
 
-    def __init__(self, network: Network, *, noise: float = 0.214, step: float = 1.0, seed: int = 1) -> None:
+    def __init__(
+        self, network: Network, *, noise: float = 0.214, step: float = 1.0, mean_losses: bool = False, seed: int = 1
+    ) -> None:
         super().__init__(network, noise=noise, seed=seed)
         self.step = checks.number("step", step, above=0, most=1)
+        self.mean_losses = checks.flag("mean_losses", mean_losses)
 
     @property
     def inverses(self) -> range:
