@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+import test_phases
 import test_walks
+import test_widgets
 import torch
 import torch.nn.functional as F
 
@@ -19,6 +21,8 @@ from bioplaus_lite.widgets.players.backprop import backprop_walk
 from bioplaus_lite.widgets.players.microcircuits import microcircuit_walk
 from bioplaus_lite.widgets.players.targets import target_walk
 from bioplaus_lite.widgets.players.trainings import training_walk
+
+browser, show = test_widgets.browser, test_widgets.show
 
 NUMBER = re.compile(r"(?:[−+][ \u00a0]?)?\d+(?:\.\d+)?(?:×10[⁻⁰¹²³⁴-⁹]+)?")
 DIGIT = re.compile(r"[\d⁰¹²³⁴-⁹₀-₉]")
@@ -414,3 +418,47 @@ def test_walk_through_trainings(better):
             best = min(errors, key=errors.__getitem__)
             parts += [f"{title}: {best}, {errors[best]:.1f} %"] if step else []
         accounted(spec["texts"][step], parts)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("constants", [{}, {"g_a": 0.05, "plateau_sd": 1.0}])
+def test_phase_stepper(show, constants):
+    one = test_phases.rule(**test_phases.SHORT, phase_mean=0, **constants)
+    widget, outcome = test_phases.stepper({"one": one}, neurons=4), test_phases.oracle(one, 3)
+    trace, answer, page = outcome.trace, outcome.scores.argmax(), show(widget)
+    right = "which is right" if answer == 6 else "but the label is 6"
+    apical = "(g_a = 0.05)" if constants else "g_a = 0: it does not"
+    for k in widget.data["neurons"]:
+        page.locator("select.bp-neuron").select_option(str(k))
+        alpha, after, E = outcome.alpha_forward[0][k], outcome.alpha_target[0][k], outcome.E[0][k]
+        begins = {
+            0: (["a 4 and a 5 came before", "first 12 ms are left out"], []),
+            12: (["of the phase, 8 ms,", apical], []),
+            20: ([f"Neuron {k}: αᶠ = ", f"answers {answer}, {right}."], [alpha]),
+            21: (["output 6 towards 8 and all others towards −8.", "first 12 ms are not averaged"], []),
+            33: (["for 8 ms."], []),
+            41: ([f"Neuron {k}: αᵗ − αᶠ = "], [after - alpha]),
+            42: ([f"Neuron {k}: αᵗ − αᶠ = ", ", E = ", "grow" if E < 0 else "shrink"], [after - alpha, E]),
+        }
+        for step in range(test_phases.LAST + 1) if k == widget.neuron else begins:
+            page.locator(".bp-slider").fill(str(step))
+            if step in begins:
+                parts, values = begins[step]
+            else:
+                t = step - (step > test_phases.FORWARD)
+                spikes = [int(counts[t].sum()) for counts in (trace.spikes[0], trace.spikes[1], trace.spikes[-1])]
+                spiking = " spikes" * bool(trace.spikes[1][t, k])
+                parts = ["Spikes: {} of the input, {} of the 40 hidden neurons, {} of the 10 outputs.".format(*spikes),
+                         f"Neuron {k}{spiking}: basal ", ", soma ", ", apical "]  # fmt: skip
+                values = [v[0][t, k] for v in (trace.basal, trace.soma, trace.apical)]
+            label = f"Step {step + 1} of {test_phases.LAST + 1} · {test_phases.label_of(step)} — "
+            accounted(test_widgets.words(page), [label, *parts], values)
+        rows = [" ".join(row.locator("th, td").all_text_contents()) for row in page.locator("tbody tr").all()]
+        shown = {"αᶠ": alpha, "αᵗ": after, "αᵗ − αᶠ": after - alpha, "E": E, "output loss": outcome.output_loss}
+        for row, (name, value) in zip(rows, shown.items(), strict=False):
+            accounted(row, [name if name == "output loss" else f"{name}, neuron {k}"], [value])
+        assert rows[5] == f"answer (label: 6) {answer} {'✓' if answer == 6 else '✗'}" and len(rows) == 6
+    k, plain = widget.neuron, re.sub("<[^>]+>", "", widget._repr_html_().split("noscript>")[1])
+    parts = ["a 6, in", "of 784 inputs and 40 neurons", "4 of them", f"neuron {k}:", f"answer {answer}, output loss",
+             "forward phase of 20 ms, plateau αf", "target phase of 20 ms, plateau αt"]  # fmt: skip
+    accounted(plain, parts, [outcome.alpha_forward[0][k], outcome.alpha_target[0][k], outcome.output_loss])
