@@ -364,7 +364,7 @@ def test_numbers_in_the_texts_of_the_circuits(options):
 
     for k in (2, 1):
         assert last(f"top-down input to layer {k}", "up to ") == pytest.approx(most(quiet["top_down", k]), rel=0.05)
-        moved = taught["interneuron", k] - quiet["interneuron", k]
+        moved = taught["interneuron", k] - taught["predicted", k]
         assert last(f"interneurons of layer {k}", "up to ") == pytest.approx(most(moved), rel=0.05)
         largest = most(taught["apical", k])
         assert last(f"apical voltage of layer {k}", "v_A is up to ") == pytest.approx(largest, rel=0.05)

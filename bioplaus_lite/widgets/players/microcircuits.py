@@ -202,9 +202,8 @@ class _MicrocircuitWalk:
         self.snap("the target nudges the output", text, self._mixed_rows(self.names[top], v, self.target, u), "target")
 
     def nudge(self, k: int) -> None:
-        before = [self.value[name] for name in self.groups["interneuron", k]]
         self._interneuron(k, self.taught)
-        moved = dict(zip(self.inter[k], self.taught["interneuron", k] - before, strict=True))
+        moved = dict(zip(self.inter[k], self.taught["interneuron", k] - self.taught["predicted", k], strict=True))
         above = "output cells" if k + 1 == self.top else "cells above"
         rows = self._mixed_rows(
             self.inter[k], self.taught["predicted", k], self.taught["soma", k + 1], self.taught["interneuron", k]

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bioplaus_lite.models.segregated import Outcome, RateNetwork, SegregatedParameters, Simulation
 from bioplaus_lite.rules.segregated import SegregatedCompartments
-from bioplaus_lite.widgets.panels import _plain, _rounded
+from bioplaus_lite.widgets.panels import _even, _plain, _rounded
 from bioplaus_lite.widgets.static import PageWidget, module_source
 
 MARKED_STEPS = 3  # beside one step for each bin: plateau α^f, plateau α^t, update
@@ -225,8 +225,8 @@ class PhaseStepper(PageWidget):
             (forward, target), dt = r["lengths"], r["constants"]["dt"]
             items.append(
                 f"<li><strong>{html.escape(r['name'])}</strong>: forward phase of {forward * dt:g} ms, plateau "
-                f"α<sup>f</sup> = {r['alpha_forward'][k]}; target phase of {target * dt:g} ms, plateau "
-                f"α<sup>t</sup> = {r['alpha_target'][k]}; answer {r['answer']}, output loss {r['output_loss']}</li>"
+                f"α<sup>f</sup> = {r['alpha_forward'][k]:.4g}; target phase of {target * dt:g} ms, plateau "
+                f"α<sup>t</sup> = {r['alpha_target'][k]:.4g}; answer {r['answer']}, output loss {r['output_loss']}</li>"
             )
         return (
             f"<p><strong>{html.escape(data['title'])}</strong>. One training example, a {data['label']}, in a network "
@@ -364,8 +364,9 @@ def sample_neurons(outcomes: list[Outcome], count: int, seed: int) -> NDArray[np
 def recorded(simulation: Simulation, outcome: Outcome, neurons: NDArray[np.int64]) -> dict[str, Any]:
     """What a page draws of one example: all of the output, and the neurons ``neurons`` of the first hidden layer.
 
-    Voltages have two decimals, all else four digits. Spikes are lists, one a bin, of positions; a neuron that fired
-    twice stands there twice. :math:`\\Delta W` of a neuron is ``-η P E_j`` times the mean input ``psp``.
+    Voltages have two decimals, plateaus and errors seven digits, all else four. Spikes are lists, one a bin, of
+    positions; a neuron that fired twice stands there twice. :math:`\\Delta W` of a neuron is ``-η P E_j`` times the
+    mean input ``psp``.
     """
     trace, c = outcome.trace, simulation.constants
     assert trace is not None  # the example was recorded
@@ -373,6 +374,9 @@ def recorded(simulation: Simulation, outcome: Outcome, neurons: NDArray[np.int64
 
     def volts(values: NDArray) -> list[list[float]]:
         return _plain(np.round(values.T, 2) + 0.0)
+
+    def exact(values: NDArray) -> list[float]:  # the page takes one plateau from the other
+        return _plain(_even(values, figures=7))
 
     def events(counts: NDArray) -> list[list[int]]:
         return [np.repeat(np.arange(counts.shape[1]), row.astype(int)).tolist() for row in counts]
@@ -394,10 +398,10 @@ def recorded(simulation: Simulation, outcome: Outcome, neurons: NDArray[np.int64
         "input": events(trace.spikes[0]),
         "Y": _rounded(simulation.Y[0][neurons]),
         "plateau_steps": outcome.plateau_steps[0][:, neurons].tolist(),
-        "alpha_forward": _rounded(outcome.alpha_forward[0][neurons]),
-        "alpha_target": _rounded(outcome.alpha_target[0][neurons]),
+        "alpha_forward": exact(outcome.alpha_forward[0][neurons]),
+        "alpha_target": exact(outcome.alpha_target[0][neurons]),
         "mean_soma": _rounded(outcome.soma[0][neurons]),
-        "E": _rounded(outcome.E[0][neurons]),
+        "E": exact(outcome.E[0][neurons]),
         "psp": _rounded(outcome.psp[0]),
         "scores": _rounded(outcome.scores),
         "answer": int(outcome.scores.argmax()),

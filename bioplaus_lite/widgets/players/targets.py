@@ -25,7 +25,7 @@ def target_walk(rule: DifferenceTargetPropagation, x: Tensor, y: Tensor, *, rate
     activity above, ``g(h)``, and of the target above: ``g(ĥ)`` is the target of TP. The arrow from ``g(h)`` to it,
     moved to ``h``, ends at the target of DTP. ``exact`` is the point that the layer above would really map to its
     target of DTP. A table has the distances. The last step compares the loss after one step of learning by either.
-    There are 3L - 2 steps for ``L`` layers of weights.
+    There are 3L - 3 steps for ``L`` layers of weights.
 
     Args:
         rule: DTP on an MLP with two units in every hidden layer, with tanh, sigmoid or linear activation.
