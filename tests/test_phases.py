@@ -527,6 +527,54 @@ def test_each_plateau_is_shown_from_its_own_step_on(show):
 
 
 @pytest.mark.browser
+def test_the_timeline_marks_the_part_that_a_step_belongs_to(show):
+    page = show(short())
+    box = "e => [e.getAttribute('x'), e.getAttribute('width')]"
+    parts = [part.evaluate(box) for part in page.locator(".bp-panel-timeline rect.bp-part").all()]
+    assert len(parts) == len(STARTS)
+    for part, (start, after) in enumerate(zip(STARTS, [*STARTS[1:], LAST + 1], strict=True)):
+        for step in (start, after - 1):
+            page.locator(".bp-slider").fill(str(step))
+            assert page.locator("rect.bp-now").evaluate(box) == parts[part], step
+
+
+@pytest.mark.browser
+def test_soma_and_basal_dendrites_of_one_voltage_have_one_colour(show):
+    widget = short()
+    page = show(widget)
+    hidden = widget.data["recordings"][0]["hidden"]
+    cells = page.locator(".bp-panel-network path.bp-soma")
+    colours = {"soma": {}, "basal": {}}
+    for step in range(FORWARD):
+        page.locator(".bp-slider").fill(str(step))
+        painted = cells.evaluate_all("els => els.map((e) => [getComputedStyle(e).fill, "
+                                     "getComputedStyle(e.previousElementSibling).stroke])")
+        for i, pair in enumerate(painted):
+            for part, colour in zip(colours, pair, strict=True):
+                assert colours[part].setdefault(hidden[part][i][step], colour) == colour, (part, step, i)
+    both = colours["soma"].keys() & colours["basal"].keys()
+    assert len({colours["soma"][volt] for volt in both}) > 3
+    assert [volt for volt in both if colours["soma"][volt] != colours["basal"][volt]] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_neurons_stand_out_from_the_paper(show, theme):
+    page = show(short(), theme=theme)
+
+    def light(selector: str, colour: str) -> float:
+        found = page.locator(selector).first.evaluate(f"e => getComputedStyle(e).{colour}")
+        channels = np.array([int(c) for c in re.findall(r"\d+", found)[:3]]) / 255
+        linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+        return linear @ [0.2126, 0.7152, 0.0722] + 0.05
+
+    paper = light(".bp-widget", "backgroundColor")
+    for outline in ("path.bp-rim", "path.bp-soma"):
+        drawn = light(outline, "stroke")
+        assert max(drawn, paper) / min(drawn, paper) > 3, outline
+
+
+@pytest.mark.browser
 def test_teaching_arrows_stand_in_the_target_phase_alone(show):
     page = show(short())
     arrows = page.locator("g.bp-teach")

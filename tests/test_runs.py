@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
+import math
 import os
 import re
 import shutil
@@ -26,6 +28,7 @@ import torch
 from conftest import ROOT
 from execute import RECORDED
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from tqdm import tqdm
 
 from bioplaus_lite import MLP, make_rule
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
@@ -33,7 +36,9 @@ from bioplaus_lite.runs import (
     holm,
     late_error,
     mean_and_interval,
+    progress,
     reached,
+    recipe,
     records,
     runner,
     states,
@@ -62,7 +67,7 @@ from bioplaus_lite.runs.records import (
 from bioplaus_lite.runs.runner import run_all
 from bioplaus_lite.runs.states import State, choose, record_of, state_of
 from bioplaus_lite.runs.work import in_this_process, on_dask
-from bioplaus_lite.training import fit
+from bioplaus_lite.training import History, fit
 
 SMALL = """
 [small]
@@ -295,6 +300,19 @@ def test_a_training_that_diverges_gives_back_what_it_recorded():
     json.dumps(outcome.record(), allow_nan=False)
 
 
+def test_the_errors_on_record_are_those_of_the_last_epoch_and_not_of_the_best():
+    history = History()
+    for epoch, (right, spiking) in enumerate([(0.1, 0.1), (0.8, 0.7), (0.6, 0.5)]):
+        for split, values in [
+            ("validation", {"accuracy": right}), ("test", {"accuracy": right}), ("rule", {"spiking_accuracy": spiking}),
+        ]:
+            history.add(epoch, 20 * epoch, 0.0, split, values)
+    outcome = Outcome(make_rule("fa", MLP((4, 3))), history, {})
+    assert (outcome.test_error, outcome.validation_error) == pytest.approx((0.5, 0.4))  # with spikes, and without
+    del outcome.curves["rule"]
+    assert outcome.test_error == pytest.approx(0.4)
+
+
 def test_layers_can_be_held_fixed():
     settings = {"type": "PyramidalNetwork", "hidden": [6, 5], "held": [2]}
     network = build_network(settings, (1, 2, 2), 3, seed=0)
@@ -328,6 +346,33 @@ def test_progress_is_told_after_every_batch():
     told, data = [], (torch.rand(25, 4), torch.arange(25) % 3)
     fit(make_rule("fa", MLP((4, 3))), data, epochs=2, batch_size=10, progress=lambda *at: told.append(at))
     assert told == [(n, 50) for n in (10, 20, 25, 35, 45, 50)]
+
+
+def test_a_runner_hears_of_progress_once_a_second_and_at_the_end(monkeypatch, capsys):
+    monkeypatch.setenv(recipe.UNDER_RUNNER, "{}")
+    monkeypatch.setattr(recipe, "_last_reported", -math.inf)
+    for examples in (10, 20, 30):
+        recipe.report_progress(examples, 30)
+    assert capsys.readouterr().err.splitlines() == ["progress 10 30", "progress 30 30"]
+
+
+def test_a_bar_shows_the_progress_that_was_told(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    class Prompt(tqdm):
+        def __init__(self, *args, **given):
+            super().__init__(*args, mininterval=0, **given)
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setattr(progress, "tqdm", Prompt)
+    display = progress.Display(1)
+    for examples in (10, 20, 30):
+        display.advance("r-0", examples, 30)
+    shown = re.findall(r"r-0:[^\r]*?(\d+)/30 ", sys.stderr.getvalue())
+    display.close()
+    assert shown == ["0", "10", "20", "30"]
 
 
 # --- which code decides --------------------------------------------------------------------------------------
@@ -1144,8 +1189,9 @@ def test_a_run_takes_its_own_kernel_whatever_else_is_called_python3(tmp_path: Pa
     (foreign / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "x", "language": "python"}))
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "share"))
     template, _ = quick_template()
+    before = dict(os.environ)
     _, result, _ = execute({"rule": "fa", "seed": 0}, "T", template=template)
-    assert result["test_error"] == 0.5 and os.environ["JUPYTER_PATH"] == str(tmp_path / "share")
+    assert result["test_error"] == 0.5 and dict(os.environ) == before
 
 
 def test_a_template_without_a_result_is_refused(tmp_path: Path, quick_template):

@@ -141,6 +141,12 @@ def test_what_it_cannot_show(network, x, error, says):
         backprop_walk(network, x, torch.zeros(len(x), dtype=torch.int64))
 
 
+def test_what_rounds_to_zero_has_no_sign():
+    x = torch.tensor([[-0.004, 0.004, -0.006]], dtype=torch.float64)
+    table = backprop_walk(MLP((3, 2, 2), dtype=torch.float64), x, torch.tensor([0])).spec["panels"][4]
+    assert [row[-1] for row in table["rows"][0]] == ["0.00", "0.00", "−0.01"]
+
+
 # ---- Targets on their way down ----
 
 
