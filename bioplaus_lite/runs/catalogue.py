@@ -50,7 +50,7 @@ OPTIONAL = ("measures",)
 _AXES = ("rules", "datasets", "seeds")
 _GROUP_KEYS = ("title", "about", "runs", "published")
 _SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *OPTIONAL, *_AXES, "search")
-#: How a published figure is known: read in the paper, in the authors' code or logs, or neither.
+#: Where a published figure was read: ``second-hand`` is in neither the paper nor the code and logs of its authors.
 KNOWN = ("paper", "code", "second-hand")
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 
@@ -124,16 +124,10 @@ class Run:
 class Published(NamedTuple):
     """A figure of a paper, and the run of ours that stands beside it.
 
-    Attributes:
-        group: of the run.
-        run: its name in the group, without data set and seed.
-        dataset: that the figure is about.
-        paper: its key in ``book/references.bib``.
-        figure: the number.
-        what: it is, with its unit: one of :data:`~bioplaus_lite.runs.results.QUANTITIES`.
-        where: it stands: a table, a section, a figure, a file.
-        known: how, one of :data:`KNOWN`.
-        differs: what is not the same in our run.
+    ``group``, ``run``, ``dataset``: of the run; its name is that in the group, without data set and seed. ``paper``:
+    its key in ``book/references.bib``. ``figure``: the number. ``what``: it is, with its unit, one of
+    :data:`~bioplaus_lite.runs.results.QUANTITIES`. ``where``: it stands, a table, a section, a figure or a file.
+    ``known``: how, one of :data:`KNOWN`. ``differs``: what is not the same in our run.
     """
 
     group: str

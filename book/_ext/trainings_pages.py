@@ -280,7 +280,7 @@ class RunsPublished(_OfAGroup):
             rows.append(
                 {
                     "data": TITLES[one.dataset],
-                    "run": f"[{one.run}](#{anchor(own)})" if own else one.run,
+                    "run": f'<a href="#{anchor(own)}">{one.run}</a>' if own else one.run,
                     "what": one.what,
                     "published": f"{one.figure:g}",
                     "here": here(one.what, own),
