@@ -50,7 +50,7 @@ OPTIONAL = ("measures",)
 _AXES = ("rules", "datasets", "seeds")
 _GROUP_KEYS = ("title", "about", "runs", "published")
 _SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *OPTIONAL, *_AXES, "search")
-#: Where a published figure was read: ``second-hand`` is in neither the paper nor the code and logs of its authors.
+#: How a published figure is known. What is ``second-hand`` was read in neither the paper nor its authors' code or logs.
 KNOWN = ("paper", "code", "second-hand")
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 
