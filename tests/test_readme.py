@@ -1,5 +1,6 @@
 """The README as a reader uses it: its loop runs, its links exist, its commands are in the Makefile."""
 
+import json
 import re
 from pathlib import Path
 
@@ -21,6 +22,17 @@ def test_links_and_pictures_exist():
         page = ROOT / name
         for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{name} points to {target}"
+
+
+def test_the_errata_lead_to_sections_that_exist():
+    rows = re.findall(r"^\| (?!chapter|---).*$", (ROOT / "book/errata.md").read_text("utf-8"), re.M)
+    assert len(rows) > 40
+    for row in rows:
+        page, section = re.search(r"\{doc\}`([^`]+)`(?:, \*([^*]+)\*)? \|$", row).groups()
+        text = next((ROOT / "book").glob(f"{page}.*")).read_text("utf-8")
+        if section:
+            cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"]
+            assert re.search(rf"^#+ {re.escape(section)}$", "\n".join(cells), re.M), f"{page} has no section {section}"
 
 
 def test_commands_exist_in_the_makefile():

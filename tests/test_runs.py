@@ -33,6 +33,7 @@ from tqdm import tqdm
 from bioplaus_lite import MLP, make_rule
 from bioplaus_lite.measures import inverse_jacobian_angles, update_snr
 from bioplaus_lite.runs import (
+    QUANTITIES,
     holm,
     late_error,
     mean_and_interval,
@@ -47,7 +48,7 @@ from bioplaus_lite.runs import (
 )
 from bioplaus_lite.runs import work as working
 from bioplaus_lite.runs.__main__ import main
-from bioplaus_lite.runs.catalogue import CatalogueError, read_catalogue
+from bioplaus_lite.runs.catalogue import CatalogueError, Published, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file
 from bioplaus_lite.runs.folders import Folders, StoreError
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
@@ -198,6 +199,79 @@ def test_a_bad_entry_is_named_with_its_value_and_what_is_allowed(catalogue, old:
     assert "catalogue.toml" in str(error.value)
 
 
+FIGURE = """
+[small.published]
+paper = "lillicrap2016"
+what = "test error (%)"
+where = "table 1"
+known = "paper"
+differs = "the rate"
+[small.published.runs]
+fa = {figure = 2.1}
+"""
+PUBLISH = RULE, RULE + FIGURE
+
+
+def test_published_figures_say_what_is_their_own_and_share_the_rest(catalogue):
+    own = """fa = [{figure = 2}, {figure = 35.5, what = "angle of the hidden error (°)", known = "code"}]
+x-tp = {figure = {cifar10 = 60.5, mnist = 3.0}, where = "figure 2"}"""
+    got = catalogue(
+        PUBLISH,
+        ("fa = {figure = 2.1}", own),
+        (RULE, RULE + '\nx = {rules = ["tp", "dtp"], datasets = ["mnist", "cifar10"]}'),
+        ('dataset = "mnist"\n', ""),
+        (RULE, 'fa = {rule = "fa", dataset = "mnist"}'),
+    ).published
+    assert [(one.run, one.dataset, one.figure) for one in got] == [
+        ("fa", "mnist", 2.0), ("fa", "mnist", 35.5), ("x-tp", "cifar10", 60.5), ("x-tp", "mnist", 3.0),
+    ]  # fmt: skip
+    assert got[0] == Published(
+        "small", "fa", "mnist", "lillicrap2016", 2.0, "test error (%)", "table 1", "paper", "the rate"
+    )  # fmt: skip
+    assert [one.known for one in got] == ["paper", "code", "paper", "paper"]
+    assert got[1].what.startswith("angle") and got[2].where == "figure 2"
+    assert catalogue().published == ()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("fa = {figure = 2.1}", "fb = {figure = 2.1}", r"runs\.fb: there is no such run in small; it has fa"),
+        ("fa = {figure = 2.1}", "fa = {figur = 2.1}", r"runs\.fa: unknown key 'figur'; allowed are paper, figure"),
+        ("fa = {figure = 2.1}", "fa = {}", r"runs\.fa: figure must be given"),
+        ("fa = {figure = 2.1}", "fa = 2.1", r"runs\.fa: must be a table with a figure, not 2\.1"),
+        ("fa = {figure = 2.1}", "fa = [2.1]", r"runs\.fa: must be a table with a figure, not 2\.1"),
+        ("[small.published.runs]\nfa = {figure = 2.1}", "runs = 3", r"published\.runs: must be a table of runs, not 3"),
+        ("fa = {figure = 2.1}", "", r"published: must be a table with its figures in \[small\.published\.runs\]"),
+        ("figure = 2.1", "figure = nan", "figure must be a finite number, not nan"),
+        ("figure = 2.1", "figure = inf", "figure must be a finite number, not inf"),
+        ("figure = 2.1", "figure = true", "figure must be a finite number, not True"),
+        ("figure = 2.1", 'figure = "2.1"', "figure must be a finite number, not '2.1'"),
+        ("figure = 2.1", "figure = {fashion = 1.0}", "a number for data sets among mnist, not {'fashion': 1.0}"),
+        ("figure = 2.1", "figure = {}", "a number for data sets among mnist, not {}"),
+        ("figure = 2.1", "figure = {mnist = nan}", "figure must be a finite number, not nan"),
+        ('known = "paper"', 'known = "memory"', "known must be one of paper, code, second-hand, not 'memory'"),
+        ('known = "paper"', "", "known must be given, here or for the whole group"),
+        ('known = "paper"', 'known = "paper"\nyear = 2016', "unknown key 'year'; allowed are paper, figure"),
+        ('what = "test error (%)"', 'what = "error"', r"what must be one of test error \(%\), .*, not 'error'"),
+        ('where = "table 1"', 'where = " "', "where must be words, not ' '"),
+        ('differs = "the rate"', "differs = 3", "differs must be words, not 3"),
+        ('paper = "lillicrap2016"', "paper = []", r"paper must be words, not \[\]"),
+    ],
+)
+def test_a_bad_figure_is_named_with_its_value_and_what_is_allowed(catalogue, old: str, new: str, complaint: str):
+    with pytest.raises(CatalogueError, match=complaint) as error:
+        catalogue(PUBLISH, (old, new))
+    assert "catalogue.toml: small.published" in str(error.value)
+
+
+def test_a_figure_of_a_run_with_several_data_sets_says_of_which(catalogue):
+    with pytest.raises(CatalogueError, match=r"a number for data sets among cifar10, mnist, not 2\.1"):
+        catalogue(PUBLISH, ('dataset = "mnist"', 'datasets = ["mnist", "cifar10"]'))
+    with pytest.raises(CatalogueError, match=r"published: must be a table with its figures in"):
+        catalogue(("epochs = 2", "epochs = 2\npublished = 3"))
+
+
 def test_a_run_may_not_be_called_what_a_trial_is_called(catalogue):
     searched, other = SEARCH[1][1], 'fa-lr1p0 = {rule = "fa", optimizer = {name = "SGD", lr = 0.5}}'
     for entries in (f"{searched}\n{other}", f"{other}\n{searched}"):
@@ -230,6 +304,20 @@ def test_the_catalogue_of_the_book_holds_every_rule_on_every_data_set_with_three
     for group in published.groups:
         page = (ROOT / f"book/trainings/{group}.md").read_text("utf-8")
         assert all(f"```{{{directive}}} {group}\n" in page for directive in ("runs", "runs-curves", "runs-settings"))
+
+
+def test_every_paper_of_the_catalogue_has_published_figures_and_each_is_of_a_source_and_on_record(published):
+    sources = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book/references.bib").read_text("utf-8")))
+    assert {one.paper for one in published.published} <= sources
+    groups = {one.group for one in published.published}
+    assert groups == {"review", *(group for group in published.groups if group.startswith("paper-"))}
+    records = list(recorded(purpose="result").values())
+    for one in published.published:
+        own = [r for r in records if (r["group"], r.get("name"), r["dataset"]) == (one.group, one.run, one.dataset)]
+        assert own, f"{one.group} {one.run} {one.dataset} is not on record"
+        assert all(0 <= QUANTITIES[one.what](record) <= 100 for record in own) and 0 < one.figure < 100
+    for group in groups:
+        assert f"```{{runs-published}} {group}\n" in (ROOT / f"book/trainings/{group}.md").read_text("utf-8")
 
 
 def test_a_quick_run_is_short_and_stays_on_shipped_data(published):

@@ -11,11 +11,13 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import SITE
 from trainings_pages import (
+    KNOWN,
     TITLES,
     anchor,
     by_run,
     catalogued,
     draw,
+    here,
     plain,
     speaks,
     test_errors,
@@ -24,7 +26,8 @@ from trainings_pages import (
 )
 
 from bioplaus_lite.plots import COLOURS
-from bioplaus_lite.runs.catalogue import read_catalogue
+from bioplaus_lite.runs import QUANTITIES, mean_and_interval
+from bioplaus_lite.runs.catalogue import published_in, read_catalogue
 from bioplaus_lite.runs.records import path_of, read_lines, recorded
 
 test_errors.__test__ = False  # a function of the pages
@@ -168,6 +171,48 @@ def test_the_page_of_a_group_says_what_its_records_say(group: str):
         records = [r for (d, _), records in by_row.items() if d == title for r in records]
         assert ("dotted" in figure.text) == any(r["metrics"].get("train_sample") for r in records)
         assert ("with spikes" in figure.text) == any("spiking_accuracy" in r["metrics"]["rule"] for r in records)
+
+
+def straight(text: str) -> str:
+    """With the apostrophes that Sphinx bends."""
+    return text.replace("’", "'")
+
+
+def figures_of(group: str) -> list:
+    return list(published_in(group, catalogued()[group]))
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("group", sorted(group for group in catalogued() if figures_of(group)))
+def test_what_papers_report_stands_beside_what_the_records_say(group: str):
+    section = page_of(group).select_one(".recorded-runs.published")
+    rows, said, figures = rows_of(section), section.select("p")[-1].text, figures_of(group)
+    for row, one in zip(rows, figures, strict=True):
+        own = [r for r in results(group) if (r["name"], r["dataset"]) == (one.run, one.dataset)]
+        ours = [QUANTITIES[one.what](record) for record in own]
+        mean, half = mean_and_interval(ours)
+        assert row["run"] == one.run and float(row["published"]) == one.figure
+        assert row["here"] == (f"{mean:.2f} ± {half:.2f}" if len(ours) > 1 else f"{mean:.2f} (one seed)")
+        # What all rows share is said once, below the table.
+        cells = {"data": TITLES[one.dataset], "number": one.what, "known": KNOWN[one.known]}
+        cells["not the same"] = one.differs
+        for head, text in cells.items():
+            assert straight(row[head]) == text if head in row else f"{head.capitalize()}: {text}." in straight(said)
+        where = straight(row.get("where", said))
+        assert one.where in where and re.search(r"\w+ et al|Lange", where)
+    for link in section.select("tbody a[href^='#']"):
+        assert page_of(group).find(id=link["href"][1:])
+
+
+def test_seeds_have_a_mean_and_an_interval_and_one_seed_is_called_one():
+    seeds = [{"test_error": error, "validation_error": 0.2} for error in (0.01, 0.02, 0.03)]
+    assert here("test error (%)", seeds) == "2.00 ± 2.48"
+    assert here("test error (%)", seeds[:1]) == "1.00 (one seed)"
+    assert here("test accuracy (%)", seeds[:1]) == "99.00 (one seed)"
+    assert here("validation accuracy (%)", seeds) == "80.00 ± 0.00"
+    angles = [{"metrics": {"rule": {"error_angle_1": [90.0, 35.25]}}}]
+    assert here("angle of the hidden error (°)", angles) == "35.25 (one seed)"
+    assert here("test error (%)", []) == "not on record yet"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ say whether the code still gives them, ``results`` makes tables of them. The com
 ``python -m bioplaus_lite.runs``.
 """
 
-from bioplaus_lite.runs.catalogue import CATALOGUE, Catalogue, CatalogueError, Run, read_catalogue
+from bioplaus_lite.runs.catalogue import CATALOGUE, Catalogue, CatalogueError, Published, Run, read_catalogue
 from bioplaus_lite.runs.recipe import (
     Measures,
     Outcome,
@@ -23,10 +23,11 @@ from bioplaus_lite.runs.recipe import (
     turns_of,
 )
 from bioplaus_lite.runs.records import MixedRuns, load_runs, provenance, save_run
-from bioplaus_lite.runs.results import holm, late_error, mean_and_interval, reached, tidy, welch
+from bioplaus_lite.runs.results import QUANTITIES, holm, late_error, mean_and_interval, reached, tidy, welch
 
 __all__ = [
-    "CATALOGUE", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Run", "build_network",
-    "build_rule", "holm", "late_error", "load_runs", "mean_and_interval", "optimizer_from", "provenance", "reached",
-    "read_catalogue", "report_progress", "save_run", "scheduler_from", "split_of", "tidy", "turns_of", "welch",
+    "CATALOGUE", "QUANTITIES", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Published", "Run",
+    "build_network", "build_rule", "holm", "late_error", "load_runs", "mean_and_interval", "optimizer_from",
+    "provenance", "reached", "read_catalogue", "report_progress", "save_run", "scheduler_from", "split_of", "tidy",
+    "turns_of", "welch",
 ]  # fmt: skip

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bioplaus_lite.checks import LARGEST_SEED, one_of
 from bioplaus_lite.data import SETS
 from bioplaus_lite.measures import MEASURES
 from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import TRAININGS
+from bioplaus_lite.runs.results import QUANTITIES
 
-__all__ = ["CATALOGUE", "DEFAULTS", "Catalogue", "CatalogueError", "Run", "Search", "read_catalogue"]
+__all__ = [
+    "CATALOGUE", "DEFAULTS", "KNOWN", "Catalogue", "CatalogueError", "Published", "Run", "Search", "published_in",
+    "read_catalogue",
+]  # fmt: skip
 
 CATALOGUE = TRAININGS / "catalogue.toml"
 
@@ -43,8 +48,10 @@ DEFAULTS: dict[str, Any] = {
 #: What a run has only if the catalogue names it: further measures to record.
 OPTIONAL = ("measures",)
 _AXES = ("rules", "datasets", "seeds")
-_GROUP_KEYS = ("title", "about", "runs")
+_GROUP_KEYS = ("title", "about", "runs", "published")
 _SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *OPTIONAL, *_AXES, "search")
+#: How a published figure is known. What is ``second-hand`` was read in neither the paper nor its authors' code or logs.
+KNOWN = ("paper", "code", "second-hand")
 _NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 
 
@@ -114,6 +121,29 @@ class Run:
         )
 
 
+class Published(NamedTuple):
+    """A figure of a paper, and the run of ours that stands beside it.
+
+    ``group``, ``run``, ``dataset``: of the run; its name is that in the group, without data set and seed. ``paper``:
+    its key in ``book/references.bib``. ``figure``: the number. ``what``: it is, with its unit, one of
+    :data:`~bioplaus_lite.runs.results.QUANTITIES`. ``where``: it stands, a table, a section, a figure or a file.
+    ``known``: how, one of :data:`KNOWN`. ``differs``: what is not the same in our run.
+    """
+
+    group: str
+    run: str
+    dataset: str
+    paper: str
+    figure: float
+    what: str
+    where: str
+    known: str
+    differs: str
+
+
+_FIGURE_KEYS = Published._fields[Published._fields.index("paper") :]
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """The runs of a catalogue.
@@ -121,10 +151,12 @@ class Catalogue:
     Attributes:
         runs: by id, in the order of the file; without the trials of searches.
         groups: ``{group: (title, about)}``.
+        published: the figures that stand beside runs, in the order of the file.
     """
 
     runs: Mapping[str, Run]
     groups: Mapping[str, tuple[str, str]]
+    published: tuple[Published, ...] = ()
 
 
 def _set(parameters: dict, key: str, value: Any) -> None:
@@ -143,7 +175,8 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
 
     The file has one table a group. What stands in it directly holds for all its runs; ``[group.runs]`` names the runs
     and says what is different for each, key by key. The keys are those of :data:`DEFAULTS` (``seed`` and ``purpose``
-    apart), the axes ``rules``, ``datasets`` and ``seeds``, which make a run of each combination, and ``search``.
+    apart), the axes ``rules``, ``datasets`` and ``seeds``, which make a run of each combination, and ``search``. What
+    papers report for these runs stands in ``[group.published]``: see :func:`published_in`.
 
     Raises:
         CatalogueError: the file says something impossible, or cannot be read.
@@ -156,6 +189,7 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
         raise CatalogueError(f"{path}: {error}") from error
     runs: dict[str, Run] = {}
     groups: dict[str, tuple[str, str]] = {}
+    published: list[Published] = []
     check = _Checks()
     taken: dict[str, Any] = {}
     for group, table in tables.items():
@@ -179,7 +213,71 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
                     runs[run.id] = run
             except (ValueError, TypeError) as error:
                 raise CatalogueError(f"{where}: {error}") from error
-    return Catalogue(runs, groups)
+        try:
+            published += published_in(group, table)
+        except ValueError as error:
+            raise CatalogueError(f"{path}: {group}.published{error}") from error
+    return Catalogue(runs, groups, tuple(published))
+
+
+def published_in(group: str, table: Mapping[str, Any]) -> Iterator[Published]:
+    """The published figures in a group's table of the catalogue.
+
+    ``[group.published]`` says what holds for all of them, ``[group.published.runs]`` names runs and says what is
+    different for each: its ``figure``, and whichever of ``paper, what, where, known, differs`` is its own. A run may
+    have a list of such tables. Where a run has several data sets, ``figure`` is a table of one number for each.
+
+    Raises:
+        ValueError: a key is unknown or missing, a value is not what it must be, or a run is not in the group.
+    """
+    given = table.get("published", {})
+    if not isinstance(given, dict) or ("published" in table and not given.get("runs")):
+        raise ValueError(f": must be a table with its figures in [{group}.published.runs]")
+    _refuse_unknown_figure_keys("", given, (*_FIGURE_KEYS, "runs"))
+    sets: dict[str, set[str]] = {}
+    for name, own in table["runs"].items() if given else ():
+        shared = {key: value for key, value in table.items() if key not in _GROUP_KEYS}
+        for run in _expand(group, name, {**shared, **own}):
+            sets.setdefault(run.name, set()).add(run.parameters["dataset"])
+    if given and not isinstance(given["runs"], dict):
+        raise ValueError(f".runs: must be a table of runs, not {given['runs']!r}")
+    for name, entries in given.get("runs", {}).items():
+        where = f".runs.{name}: "
+        if name not in sets:
+            raise ValueError(f"{where}there is no such run in {group}; it has {', '.join(sets)}")
+        for own in entries if isinstance(entries, list) else [entries]:
+            if not isinstance(own, dict):
+                raise ValueError(f"{where}must be a table with a figure, not {own!r}")
+            _refuse_unknown_figure_keys(where, own, _FIGURE_KEYS)
+            entry = {**given, **own}
+            if missing := [key for key in _FIGURE_KEYS if key not in entry]:
+                raise ValueError(f"{where}{', '.join(missing)} must be given, here or for the whole group")
+            for key in ("paper", "where", "differs"):
+                if not isinstance(entry[key], str) or not entry[key].strip():
+                    raise ValueError(f"{where}{key} must be words, not {entry[key]!r}")
+            for key, allowed in (("what", tuple(QUANTITIES)), ("known", KNOWN)):
+                if entry[key] not in allowed:
+                    raise ValueError(f"{where}{key} must be one of {', '.join(allowed)}, not {entry[key]!r}")
+            for dataset, figure in _figures(where, entry["figure"], sets[name]):
+                yield Published(group, name, dataset, **{**{k: entry[k] for k in _FIGURE_KEYS}, "figure": figure})
+
+
+def _figures(where: str, given: Any, sets: set[str]) -> Iterator[tuple[str, float]]:
+    """Data set and number, for each that a figure is given for."""
+    by_set = given if isinstance(given, dict) else {next(iter(sets)): given}
+    if (not isinstance(given, dict) and len(sets) > 1) or not by_set or not set(by_set) <= sets:
+        allowed = ", ".join(sorted(sets))
+        raise ValueError(f"{where}figure must be a table with a number for data sets among {allowed}, not {given!r}")
+    for dataset, figure in by_set.items():
+        if isinstance(figure, bool) or not isinstance(figure, int | float) or not math.isfinite(figure):
+            raise ValueError(f"{where}figure must be a finite number, not {figure!r}")
+        yield dataset, float(figure)
+
+
+def _refuse_unknown_figure_keys(where: str, table: Mapping, allowed: tuple[str, ...]) -> None:
+    for key in table:
+        if key not in allowed:
+            raise ValueError(f"{where or ': '}unknown key {key!r}; allowed are {', '.join(allowed)}")
 
 
 def _refuse_unknown_keys(path: Path, where: str, table: Mapping, allowed: tuple[str, ...]) -> None:

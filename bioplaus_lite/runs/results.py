@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-__all__ = ["holm", "late_error", "mean_and_interval", "reached", "tidy", "welch"]
+__all__ = ["QUANTITIES", "holm", "late_error", "mean_and_interval", "reached", "tidy", "welch"]
+
+#: What a published figure may be, and how the record of a run has it, at the end of the training. Errors of spiking
+#: networks are those with spikes.
+#:
+#: :meta hide-value:
+QUANTITIES: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+    "test error (%)": lambda run: 100 * run["test_error"],
+    "test accuracy (%)": lambda run: 100 * (1 - run["test_error"]),
+    "validation accuracy (%)": lambda run: 100 * (1 - run["validation_error"]),
+    "angle of the hidden error (°)": lambda run: run["metrics"]["rule"]["error_angle_1"][-1],
+}
 
 
 def tidy(runs: pd.DataFrame, metric: str, split: str = "validation") -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 - ``{runs-cost}``: how much is on record in all, and what it took.
 - ``{runs} GROUP``: what the catalogue says about a group, and a table of its trainings.
+- ``{runs-published} GROUP``: what papers report, beside what the runs of a group reach.
 - ``{runs-curves} GROUP``: the learning curves of every training of a group.
 - ``{runs-settings} GROUP``: the settings of each run, and the trials by which one was chosen.
 
@@ -18,7 +19,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docutils import nodes
 from docutils.statemachine import StringList
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CATALOGUE = ROOT / "book" / "trainings" / "catalogue.toml"
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
 COLUMNS = 4  # panels beside each other
+KNOWN = {"paper": "read in the paper", "code": "read in the authors' code or logs", "second-hand": "second-hand"}
 
 Records = list[dict[str, Any]]
 
@@ -87,6 +89,16 @@ def training_errors(record: Mapping[str, Any]) -> tuple[list[float], list[float]
     """Epochs and errors on training images in per cent, where they were measured."""
     sample = record.get("metrics", {}).get("train_sample")
     return sample and (sample["epoch"], [100 * (1 - a) for a in sample["accuracy"]])
+
+
+def here(what: str, records: Records) -> str:
+    """What our runs have where a paper has a figure: the mean of the seeds with its half-interval, or one number."""
+    from bioplaus_lite.runs.results import QUANTITIES, mean_and_interval
+
+    if not records:
+        return "not on record yet"
+    mean, half = mean_and_interval([QUANTITIES[what](record) for record in records])
+    return f"{mean:.2f} ± {half:.2f}" if len(records) > 1 else f"{mean:.2f} (one seed)"
 
 
 def draw(runs: Mapping[str, Records]) -> str:
@@ -245,6 +257,50 @@ class Runs(_OfAGroup):
         return [*about, self.markdown([*lines, "", f"{said} {verified}"], "recorded-runs")]
 
 
+class RunsPublished(_OfAGroup):
+    """``{runs-published} GROUP``: figures that papers report, each beside the run that the catalogue puts there.
+
+    What all rows share is said once, below the table.
+    """
+
+    #: Columns that stand in the table only if their rows differ, and what is said of them otherwise.
+    SHARED: ClassVar = {"data": "data", "what": "number", "where": "where", "known": "known", "differs": "not the same"}
+    COLUMNS = ("data", "run", "what", "published", "here", "where", "known", "differs")
+
+    def run(self) -> list[nodes.Node]:
+        from bioplaus_lite.runs.catalogue import published_in
+
+        figures = list(published_in(self.arguments[0], self.table())) if self.table() else []
+        if not figures:
+            raise self.error(f"the catalogue has no published figures for {self.arguments[0]!r}")
+        records = by_run(self.records())
+        rows = []
+        for one in figures:
+            own = records.get((one.dataset, one.run), [])
+            rows.append(
+                {
+                    "data": TITLES[one.dataset],
+                    "run": f'<a href="#{anchor(own)}">{one.run}</a>' if own else one.run,
+                    "what": one.what,
+                    "published": f"{one.figure:g}",
+                    "here": here(one.what, own),
+                    "where": f"{{cite:t}}`{one.paper}`: {one.where}",
+                    "known": KNOWN[one.known],
+                    "differs": one.differs,
+                }
+            )
+        same = {key for key in self.SHARED if len({row[key] for row in rows}) == 1}
+        heads = [column for column in self.COLUMNS if column not in same]
+        lines = [f"| {' | '.join(self.SHARED.get(head, head) for head in heads)} |", "|" + "---|" * len(heads)]
+        lines += [f"| {' | '.join(row[head] for head in heads)} |" for row in rows]
+        said = [f"*{self.SHARED[key].capitalize()}*: {rows[0][key]}." for key in self.SHARED if key in same]
+        said.append(
+            "*Here*: at the end of the training, mean of the seeds and the half-width of its 95 % interval; one seed "
+            "has none. Another setting is another experiment: equal figures are no replication."
+        )
+        return [self.markdown([*lines, "", " ".join(said)], "recorded-runs published")]
+
+
 class RunsCurves(_OfAGroup):
     """``{runs-curves} GROUP``: the learning curves of every run, small multiples for each data set."""
 
@@ -340,5 +396,6 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("runs", Runs)
     app.add_directive("runs-cost", RunsCost)
     app.add_directive("runs-curves", RunsCurves)
+    app.add_directive("runs-published", RunsPublished)
     app.add_directive("runs-settings", RunsSettings)
     return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}
