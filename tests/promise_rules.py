@@ -32,8 +32,9 @@ SUMS_UP = re.compile(
 )
 DERIVES = re.compile("## (What is measured|Derivation|Check it)")
 CITED = re.compile(r"\{cite:\w+\}")
-PLACE = re.compile(r"(?i)\b(?:sections?|equations?|tables?|figures?|captions?|appendix)\b")
-THEIRS = re.compile(r"(?i)\b(?:papers?|review|authors|theirs?|they|logs?|logged|published|reported)\b")
+PLACE = re.compile(r"(?i)\b(?:sections?|equations?|tables?|figures?) \d|\bcaption\b")
+THEIRS = re.compile(r"(?i)\b(?:papers?|review|authors|theirs?|logs?|logged|published|reported|they (?:find|report))\b")
+OURS = re.compile(r"(?i)\b(?:we|ours?|here)\b")
 HEDGE = re.compile(r"(?i)\b(?:about|near|around|nearly|almost|beyond|above|below|more than|less than) $")
 PATTERNS = {
     "reading time": rf"{N} minutes, and (?:{N}|as much again) for the exercises",
@@ -123,8 +124,7 @@ def sentences(prose: str) -> Iterator[tuple[str, str]]:
 
 def results(sentence: str) -> Iterator[tuple[str, int, int]]:
     """The result numerals of a sentence, each with where it starts and ends."""
-    plain = re.sub(r"\{[\w:]+\}`[^`]*`", lambda role: " " * len(role[0]), sentence)
-    for match in RESULT.finditer(plain):
+    for match in RESULT.finditer(sentence):
         for number in re.finditer(N, match[match.lastindex or 0]):
             start = match.start(match.lastindex or 0)
             yield number[0].replace(",", ""), start + number.start(), start + number.end()
@@ -134,15 +134,19 @@ def verdicts(cells: list[dict], listed: dict[str, str]) -> Iterator[tuple[str, s
     """Each result numeral of a page, its verdict and its sentence."""
     for prose, outputs, whole in sections(cells):
         for sentence, context in sentences(prose):
-            attributed = THEIRS.search(sentence) and CITED.search(prose)
-            cited = CITED.search(sentence) or attributed or (CITED.search(context) and PLACE.search(context))
+            plain = re.sub(r"\{[\w:]+\}`[^`]*`", lambda role: " " * len(role[0]), sentence)
+            attributed = THEIRS.search(plain) and CITED.search(prose)
+            placed = PLACE.search(context) or context.lstrip().startswith("|")  # a table and what it is said to show
+            cited = CITED.search(sentence) or attributed or (CITED.search(context) and placed)
             spans = {p: [m.span() for m in re.finditer(pattern, sentence)] for p, pattern in PATTERNS.items()}
             spans["listed"] = [m.span() for phrase in listed for m in re.finditer(re.escape(phrase), sentence)]
-            for number, start, end in results(sentence):
+            for number, start, end in results(plain):
                 inside = [kind for kind, where in spans.items() if any(a <= start and end <= b for a, b in where)]
                 shown = shows(whole if "{ref}" in sentence else outputs, number, bool(HEDGE.search(sentence[:start])))
+                clause = re.split(r"[;:(]", plain[:start])[-1] + re.split(r"[;:)]", plain[end:])[0]
+                own = OURS.search(clause) and not THEIRS.search(clause)
                 if set(inside) - {"listed"}:
                     verdict = "excepted"
                 else:
-                    verdict = "printed" if shown else "cited" if cited else "listed" if inside else "open"
+                    verdict = "printed" if shown else "cited" if cited and not own else "listed" if inside else "open"
                 yield number, verdict, sentence[max(0, start - 100) : end + 50]
