@@ -319,9 +319,9 @@ def test_an_example_that_needs_more_room_finds_the_spikes_before_it():
         engine = rule._ready()
         engine._grow(room)
         start = engine._capacity
-        for one, label, length in zip(x.numpy(), y.numpy(), (21, 600), strict=True):
+        for one, label, taught in zip(x.numpy(), y.numpy(), (21, 600), strict=True):
             lengths, plateaus = c.draw_lengths(1, g), c.draw_plateaus(1, 9, g)
-            lengths[:] = length
+            lengths[:] = 21, taught                     # the window of the forward phase begins after one step
             engine.train(
                 one[None], label[None], c.etas(2), lengths=lengths, plateaus=plateaus, noise=np.zeros((1, 0))
             )
