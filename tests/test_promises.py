@@ -19,11 +19,8 @@ TURNS = "means over seeds of what the table of three seeds prints, which the sec
 LISTED = {  # page: phrase: why it may stand without
     "rules/target_propagation": {
         "values lie between 0.5 and 1.5": "a setting of the cell below",
-        "a rule may be 70° off": "72 and 73° in the table above, rounded down",
         "it stood at 19.7 % at twenty epochs, and ended at 4.4 %": "drawn in a later section, from the record",
         "its slope grows, from 1.7 to more than 10": "drawn above, from the record",
-        "0.003 with inverses that learn, 0.001 with": "learning rates",
-        "have 45 to 59 %": "of the paper that the sentence before cites",
         "DTP ahead by 0.15 points": TURNS,
         "step behind by 0.13": TURNS,
     },

@@ -128,8 +128,8 @@ def welch(values: Mapping[str, Sequence[float]], reference: str, level: float = 
 
     Returns:
         A table with one row for each other name and the columns ``difference``, ``half`` (of the interval, unadjusted),
-        ``alone`` (whether that interval does not hold zero) and ``holds`` (whether the difference does among all rows,
-        by Holm).
+        ``p`` (unadjusted, for a family that spans several tables), ``alone`` (whether the interval does not hold zero)
+        and ``holds`` (whether the difference does among all rows, by Holm).
 
     Raises:
         KeyError: no sample is called ``reference``.
@@ -145,7 +145,7 @@ def welch(values: Mapping[str, Sequence[float]], reference: str, level: float = 
     low, high = np.array([tuple(test.confidence_interval(level)) for test in tests]).reshape(-1, 2).T
     p = np.array([test.pvalue for test in tests])
     mean, half = (low + high) / 2, (high - low) / 2
-    table = {"difference": mean, "half": half, "alone": p < 1 - level, "holds": holm(p) < 1 - level}
+    table = {"difference": mean, "half": half, "p": p, "alone": p < 1 - level, "holds": holm(p) < 1 - level}
     return pd.DataFrame(table, index=list(others))
 
 
