@@ -132,7 +132,7 @@ class DifferenceReconstruction(DifferenceRule):
 
 @register(
     "ddtp_linear", label="Direct DTP, linear", short="DDTP-linear", family="Targets", cite="meulemans2020",
-    network=_tanh, look=("sky", "--"),
+    network=_tanh, look=("sky", "-."),
 )  # fmt: skip
 class DirectDifferenceReconstruction(DifferenceReconstruction):
     r"""DDTP-linear: every hidden layer has its target from the output directly, by a matrix of its own.
@@ -194,8 +194,8 @@ class LocalDifferenceReconstruction(DifferenceRule):
     below times what it changes above; the second keeps weights bounded. With :math:`J_g = J_f^\top` targets are
     backpropagation's, :math:`\hat h_l - h_l = -\beta B\, \partial \mathcal L / \partial h_l` for small :math:`\beta`.
 
-    The activation comes before the weights, and its slope at :math:`h_l` stands for that at :math:`a_l`: equal for
-    linear units and ReLU that are on, alike for tanh at small activities. Biases would cancel.
+    The slope at :math:`h_l` stands for that at :math:`a_l`: equal for linear units, alike for tanh and ELU at small
+    activities. A silent ReLU lets pass what is positive, where backpropagation lets nothing. Biases would cancel.
 
     Args:
         network: the layers to train, an MLP with at least one hidden layer.
