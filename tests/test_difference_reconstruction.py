@@ -312,12 +312,14 @@ def test_evaluation_mode_changes_nothing_but_gradients(name):
     assert all(torch.equal(p.grad, answered[n]) for n, p in rule.named_parameters())
 
 
+@pytest.mark.parametrize("held", [False, True])
 @pytest.mark.parametrize("name", NAMED)
-def test_they_learn_a_separable_problem(name):
+def test_they_learn_a_separable_problem_with_hidden_layers_alone_too(name, held):
     g = torch.Generator().manual_seed(0)
     y = torch.arange(300) % 3
     x = torch.rand(3, 64, generator=g)[y] + 0.3 * torch.randn(300, 64, generator=g)
     rule = make(name, (64, 40, 30, 3), dtype=torch.float32)
+    rule.network.W3.requires_grad_(not held)
     optimizer = torch.optim.Adam(rule.parameter_groups(), lr=3e-3)
     losses = [rule.learn(x, y, optimizer).item() for _ in range(60)]
     assert losses[0] > 0.8 and losses[-1] < 0.25
