@@ -322,7 +322,7 @@ def test_they_learn_a_separable_problem_with_hidden_layers_alone_too(name, held)
     rule.network.W3.requires_grad_(not held)
     optimizer = torch.optim.Adam(rule.parameter_groups(), lr=3e-3)
     losses = [rule.learn(x, y, optimizer).item() for _ in range(60)]
-    assert losses[0] > 0.8 and losses[-1] < 0.25
+    assert losses[0] > 0.8 and losses[-1] < 0.5
 
 
 def test_each_member_of_the_family_looks_different():
