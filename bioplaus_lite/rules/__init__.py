@@ -20,6 +20,11 @@ from bioplaus_lite.rules.target_propagation import (
     TargetPropagation,
     TargetRule,
 )
+from bioplaus_lite.rules.difference_reconstruction import (
+    DifferenceReconstruction,
+    DirectDifferenceReconstruction,
+    LocalDifferenceReconstruction,
+)
 from bioplaus_lite.rules.segregated import SegregatedCompartments
 from bioplaus_lite.rules.microcircuits import Microcircuits
 # isort: on
@@ -29,11 +34,14 @@ __all__ = [
     "AuxiliaryOutputSDTP",
     "Backprop",
     "Card",
+    "DifferenceReconstruction",
     "DifferenceTargetPropagation",
+    "DirectDifferenceReconstruction",
     "DirectFeedbackAlignment",
     "FeedbackAlignment",
     "KolenPollack",
     "LearningRule",
+    "LocalDifferenceReconstruction",
     "Look",
     "Microcircuits",
     "SegregatedCompartments",

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -95,19 +96,24 @@ class TargetRule(LearningRule):
     denoises: bool = False
     #: Whether the losses of layers and inverses are means over units and not sums.
     mean_losses: bool = False
+    #: Whether the inverses have biases ``c_l``.
+    biased: bool = True
+    #: The range of the noise, as :func:`~bioplaus_lite.checks.number` takes it.
+    noises: ClassVar[dict[str, float]] = {"least": 0}
 
     def __init__(self, network: Network, *, noise: float, seed: int = 1) -> None:
         super().__init__(network)
         if network.depth < 2:
             raise ValueError(f"target propagation needs a hidden layer, the sizes {network.sizes} have none")
-        self.noise = checks.number("noise", noise, least=0)
+        self.noise = checks.number("noise", noise, **self.noises)
         self._generator = torch.Generator().manual_seed(checks.seed("seed", seed))
         for layer in self.inverses:
             n_below, n_above = network.sizes[layer - 1], self.response_size(layer)
             b = network.weight(layer).detach().new_empty(n_below, n_above)
             b = uniform_like(b, INITS["glorot"](n_above, n_below), self._generator)
             self.register_parameter(f"B{layer}", nn.Parameter(b))
-            self.register_parameter(f"c{layer}", nn.Parameter(b.new_zeros(n_below)))
+            if self.biased:
+                self.register_parameter(f"c{layer}", nn.Parameter(b.new_zeros(n_below)))
 
     # ---- What a member of the family chooses ----
 
@@ -181,23 +187,40 @@ class TargetRule(LearningRule):
     def observe(self, x: Tensor) -> Trace:
         """Up, and up again from each corrupted activity: ``more["corrupted"]`` is ``{l: (h_{l-1} + ε, u_l)}``."""
         h = self.network.activities(x)
-        return Trace(h, {"corrupted": self._corrupted(h, self.noise) if self.acts != "forward" else {}})
+        return Trace(h, self._noisy(h, self.noise) if self.acts != "forward" else {"corrupted": {}})
 
-    def _corrupted(self, h: list[Tensor], noise: float) -> dict[int, tuple[Tensor, Tensor]]:
-        seen = {}
+    def _noisy(self, h: list[Tensor], noise: float) -> dict[str, Any]:
+        return {"noise": noise, "corrupted": self._corrupted(h, noise)}
+
+    def _corrupted(self, h: list[Tensor], noise: float) -> dict[int, tuple[Tensor, ...]]:
+        seen: dict[int, tuple[Tensor, ...]] = {}
         for layer in self.inverses:
             below = h[layer - 1]
             if noise:
-                draw = torch.randn(below.shape, generator=self._generator, dtype=below.dtype).to(below.device)
-                below = draw.mul_(noise).add_(below)
+                below = self._draw(below, noise).add_(below)
             seen[layer] = below, self.respond(layer, below)
         return seen
+
+    def _draw(self, like: Tensor, noise: float) -> Tensor:
+        return torch.randn(like.shape, generator=self._generator, dtype=like.dtype).to(like.device).mul_(noise)
 
     def inverse_errors(self, trace: Trace) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Yield ``(l, u, r, r - t)`` for each inverse: ``u = f_l(h_{l-1} + ε)`` and ``r = g_l(u)``."""
         for layer, (corrupted, response) in trace.more["corrupted"].items():
             rebuilt = self.inverse(layer, response)
             yield layer, response, rebuilt, rebuilt - (trace.h[layer - 1] if self.denoises else corrupted)
+
+    def inverse_losses(self, trace: Trace) -> Iterator[tuple[int, Tensor]]:
+        """Yield ``(l, L_l^inv)``, what each inverse minimises, a scalar."""
+        for layer, _, _, miss in self.inverse_errors(trace):
+            yield layer, miss.square().sum() / len(miss)
+
+    def inverse_synapses(self, trace: Trace) -> Iterator[Synapse]:
+        """Yield what meets at the weights of each inverse: the gradient of its loss."""
+        for layer, response, rebuilt, miss in self.inverse_errors(trace):
+            # σ' as a function of the activity serves the inverse too: it has the activation of layer l - 1.
+            post = miss.mul_(self._factor(miss)).mul_(self.network.slope(layer - 1, rebuilt))
+            yield Synapse(f"B{layer}", post, pre=response, bias=f"c{layer}")
 
     def synapses(self, trace: Trace, error: Tensor, y: Tensor) -> Iterator[Synapse]:
         network, h = self.network, trace.h
@@ -206,10 +229,7 @@ class TargetRule(LearningRule):
             for layer, target in self.layer_targets(h, error):
                 post = (h[layer] - target).mul_(self._factor(target)).mul_(network.slope(layer, h[layer]))
                 yield Synapse(f"W{layer}", post, pre=h[layer - 1], bias=f"b{layer}")
-        for layer, response, rebuilt, miss in self.inverse_errors(trace):
-            # σ' as a function of the activity serves the inverse too: it has the activation of layer l - 1.
-            post = miss.mul_(self._factor(miss)).mul_(network.slope(layer - 1, rebuilt))
-            yield Synapse(f"B{layer}", post, pre=response, bias=f"c{layer}")
+        yield from self.inverse_synapses(trace)
 
     def _factor(self, miss: Tensor) -> float:
         """Of a squared loss's gradient, for what a layer or an inverse misses, ``(batch, n)``."""
@@ -246,11 +266,10 @@ class TargetRule(LearningRule):
             ValueError: the input has the wrong shape or dtype, or ``noise`` is out of range.
         """
         self.network.check_input(x)
-        noise = self.noise if noise is None else checks.number("noise", noise, least=0)
+        noise = self.noise if noise is None else checks.number("noise", noise, **self.noises)
         with self.as_it_is():
             h = self.network.activities(x)
-            parts = self.inverse_errors(Trace(h, {"corrupted": self._corrupted(h, noise)}))
-            return {layer: (miss.square().sum() / len(x)).item() for layer, _, _, miss in parts}
+            return {layer: loss.item() for layer, loss in self.inverse_losses(Trace(h, self._noisy(h, noise)))}
 
 
 @register(
