@@ -15,14 +15,9 @@ BOOK = ROOT / "book"
 #: The errata quote what was wrong, and link to where what is right is printed.
 PAGES = [entry for entry in toc_entries(BOOK) if not RECORDED.fullmatch(entry) and entry != "errata"]
 
-TURNS = "means over seeds of what the table of three seeds prints, which the section does not repeat"
 LISTED = {  # page: phrase: why it may stand without
     "rules/target_propagation": {
         "values lie between 0.5 and 1.5": "a setting of the cell below",
-        "it stood at 19.7 % at twenty epochs, and ended at 4.4 %": "drawn in a later section, from the record",
-        "its slope grows, from 1.7 to more than 10": "drawn above, from the record",
-        "DTP ahead by 0.15 points": TURNS,
-        "step behind by 0.13": TURNS,
     },
 }
 

@@ -11,6 +11,8 @@ DTP-DRL      the output        a damped pseudo-inverse of the network's  Gaussâ€
 DDTP-linear  the output        the same, by one matrix from the output   Gaussâ€“Newton's
 L-DRL        the next layer    the transpose of the layer's              backpropagation's
 ===========  ================  ========================================  ===================
+
+This is what the losses ask for, with linear layers; the classes say what is reached, and when.
 """
 
 from __future__ import annotations
