@@ -17,8 +17,8 @@ from trainings_pages import (
     by_run,
     catalogued,
     draw,
-    here,
     plain,
+    reached_here,
     speaks,
     test_errors,
     training_errors,
@@ -206,13 +206,13 @@ def test_what_papers_report_stands_beside_what_the_records_say(group: str):
 
 def test_seeds_have_a_mean_and_an_interval_and_one_seed_is_called_one():
     seeds = [{"test_error": error, "validation_error": 0.2} for error in (0.01, 0.02, 0.03)]
-    assert here("test error (%)", seeds) == "2.00 ± 2.48"
-    assert here("test error (%)", seeds[:1]) == "1.00 (one seed)"
-    assert here("test accuracy (%)", seeds[:1]) == "99.00 (one seed)"
-    assert here("validation accuracy (%)", seeds) == "80.00 ± 0.00"
+    assert reached_here("test error (%)", seeds) == "2.00 ± 2.48"
+    assert reached_here("test error (%)", seeds[:1]) == "1.00 (one seed)"
+    assert reached_here("test accuracy (%)", seeds[:1]) == "99.00 (one seed)"
+    assert reached_here("validation accuracy (%)", seeds) == "80.00 ± 0.00"
     angles = [{"metrics": {"rule": {"error_angle_1": [90.0, 35.25]}}}]
-    assert here("angle of the hidden error (°)", angles) == "35.25 (one seed)"
-    assert here("test error (%)", []) == "not on record yet"
+    assert reached_here("angle of the hidden error (°)", angles) == "35.25 (one seed)"
+    assert reached_here("test error (%)", []) == "not on record yet"
 
 
 @pytest.mark.parametrize(

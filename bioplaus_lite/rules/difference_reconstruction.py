@@ -234,9 +234,9 @@ class LocalDifferenceReconstruction(DifferenceRule):
         """``{l: (ε, σ(f_l(h_{l-1} + ε)) - σ(h_l), σ(h_l + ζ) - σ(h_l))}``, each ``(draws · batch, units)``."""
         seen: dict[int, tuple[Tensor, ...]] = {}
         for layer in self.inverses:
-            below, here = h[layer - 1].repeat(self.draws, 1), h[layer].repeat(self.draws, 1)
-            low, high = self._draw(below, noise), self._draw(here, noise)
-            moved = (self.respond(layer, below + low), here + high, here)
+            below, above = h[layer - 1].repeat(self.draws, 1), h[layer].repeat(self.draws, 1)
+            low, high = self._draw(below, noise), self._draw(above, noise)
+            moved = (self.respond(layer, below + low), above + high, above)
             up, shaken, rest = (self.network.activate(layer, response) for response in moved)
             seen[layer] = low, up - rest, shaken - rest
         return seen

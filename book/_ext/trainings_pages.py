@@ -91,7 +91,7 @@ def training_errors(record: Mapping[str, Any]) -> tuple[list[float], list[float]
     return sample and (sample["epoch"], [100 * (1 - a) for a in sample["accuracy"]])
 
 
-def here(what: str, records: Records) -> str:
+def reached_here(what: str, records: Records) -> str:
     """What our runs have where a paper has a figure: the mean of the seeds with its half-interval, or one number."""
     from bioplaus_lite.runs.results import QUANTITIES, mean_and_interval
 
@@ -283,7 +283,7 @@ class RunsPublished(_OfAGroup):
                     "run": f'<a href="#{anchor(own)}">{one.run}</a>' if own else one.run,
                     "what": one.what,
                     "published": f"{one.figure:g}",
-                    "here": here(one.what, own),
+                    "here": reached_here(one.what, own),
                     "where": f"{{cite:t}}`{one.paper}`: {one.where}",
                     "known": KNOWN[one.known],
                     "differs": one.differs,
