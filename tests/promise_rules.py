@@ -37,7 +37,7 @@ THEIRS = re.compile(r"(?i)\b(?:papers?|review|authors|theirs?|logs?|logged|publi
 OURS = re.compile(r"(?i)\b(?:we|ours?|here)\b")
 HEDGE = re.compile(r"(?i)\b(?:about|near|around|nearly|almost|beyond|above|below|more than|less than) $")
 PATTERNS = {
-    "reading time": rf"{N} minutes, and (?:{N}|as much again) for the exercises",
+    "reading time": rf"{N} minutes, and (?:{N}|as much again) for the exercises|^About {N} minutes\.$",
     "a right angle, a scale": r"\b(?:90|180)(?:°| degrees)|\b0° is parallel|\bbetween 0 and 1\b",
     "a level of confidence": r"\b95 % interval|\bbelow 0\.05\b|\b5 % at most",
     "a numbered place or version": rf"(?i)\b(?:section|equation|figure|table|python|CC BY(?:-SA)?)s? {N}",

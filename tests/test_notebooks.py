@@ -24,6 +24,7 @@ ENTRIES = [entry for entry in toc_entries(BOOK) if not RECORDED.fullmatch(entry)
 NOTEBOOKS = {entry: BOOK / f"{entry}.ipynb" for entry in ENTRIES if (BOOK / f"{entry}.ipynb").is_file()}
 TEXTS = {entry: BOOK / f"{entry}.md" for entry in ENTRIES if (BOOK / f"{entry}.md").is_file()}
 CHAPTERS = [entry for entry in ENTRIES if entry.split("/")[0] in CHAPTER_FOLDERS]
+ESSAYS = [entry for entry in CHAPTERS if entry.startswith("synthesis/") and entry in TEXTS]  # nothing is computed there
 ON_DISK = {
     path.relative_to(BOOK).with_suffix("").as_posix()
     for path in BOOK.rglob("*.ipynb")
@@ -32,7 +33,7 @@ ON_DISK = {
 ON_DISK = {entry for entry in ON_DISK if not RECORDED.fullmatch(entry)}
 
 every_notebook = pytest.mark.parametrize("entry", NOTEBOOKS)
-every_chapter = pytest.mark.parametrize("entry", CHAPTERS)
+every_chapter = pytest.mark.parametrize("entry", [entry for entry in CHAPTERS if entry not in ESSAYS])
 
 
 def read(entry: str) -> nbformat.NotebookNode:
@@ -120,12 +121,19 @@ def test_the_index_has_the_reading_times_of_the_chapters_and_their_sum():
     rows = dict(re.findall(r"^\| \{doc\}`([\w/]+)` \|.*\| (\d+) min \|$", index, re.MULTILINE))
     on_page = {}
     for entry in CHAPTERS:
-        text = "\n".join(cell.source for cell in read(entry).cells if cell.cell_type == "markdown")
+        text = TEXTS[entry].read_text("utf-8") if entry in ESSAYS else rules.markdown(read(entry))
         on_page[entry] = re.search(r"\*\*Reading time\.\*\* (?:About )?(\d+) minutes", text)[1]
     assert rows == on_page
     hours = "zero one two three four five six seven eight nine ten eleven twelve".split()
     told = re.search(r"\*\*The student's path\*\*, about (\w+) hours without the exercises", index)[1]
     assert told == hours[round(sum(map(int, rows.values())) / 60)]
+
+
+@pytest.mark.parametrize("entry", ESSAYS)
+def test_the_reading_time_of_an_essay_is_that_of_its_words(entry: str):
+    text = TEXTS[entry].read_text("utf-8")
+    minutes = int(re.search(r"\*\*Reading time\.\*\* About (\d+) minutes", text)[1])
+    assert 150 < len(re.findall(r"[^\W\d_]{2,}", text)) / minutes < 220
 
 
 def test_every_work_can_be_found():
