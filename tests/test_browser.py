@@ -14,6 +14,7 @@ from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from conftest import ROOT, SITE
 from execute import toc_entries
 
@@ -312,6 +313,80 @@ def test_search_does_not_bury_the_chapters_under_recorded_trainings(visit: Visit
     links.first.wait_for(timeout=10_000)
     found = links.evaluate_all("all => all.map((a) => a.href)")
     assert not [link for link in found if re.search(r"-s\d+\.html", link)]
+
+
+# --- terms of the glossary ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_terms_stand_in_running_text_once_and_each_is_explained(site: Path, name: str):
+    page = BeautifulSoup((site / name).read_text("utf-8"), "html.parser")
+    terms = page.select(".bp-term")
+    asked = [term["aria-describedby"] for term in terms]
+    assert asked == [box["id"] for box in page.select(".bp-definitions > .bp-definition[role=tooltip]")]
+    assert len(asked) == len(set(asked))
+    assert not asked or name != "reference/glossary.html"
+    elsewhere = ":is(h1, h2, h3, h4, a, code, pre, dt, th, figure, summary, button, .math, .bp-static, nav) .bp-term"
+    assert not page.select(elsewhere)
+    if name.startswith(("problem/", "rules/", "experiments/")):
+        assert len(terms) > 15
+
+
+def test_a_term_says_what_it_means_on_hover_and_on_focus_until_escape(visit: Visit):
+    page = visit.open("rules/segregated_compartments.html").page
+    soma, dendrite = page.locator(".bp-term", has_text=re.compile("^soma$")), page.locator(".bp-term").nth(1)
+    box = page.locator(f"#{soma.get_attribute('aria-describedby')}")
+    other = page.locator(f"#{dendrite.get_attribute('aria-describedby')}")
+    assert box.text_content().startswith("soma: The cell body")
+    assert page.locator(".bp-definition:visible").count() == 0
+
+    soma.hover()
+    box.wait_for(timeout=2_000)
+    at, around = soma.bounding_box(), box.bounding_box()
+    below, above = around["y"] - at["y"] - at["height"], at["y"] - around["y"] - around["height"]
+    assert 0 < max(below, above) < 10 and around["x"] >= 0
+    box.hover()  # who reads it may point at it
+    page.wait_for_timeout(400)
+    assert box.is_visible()
+    page.mouse.move(5, 5)
+    box.wait_for(state="hidden", timeout=2_000)
+
+    soma.hover()
+    box.wait_for(timeout=2_000)
+    page.keyboard.press("Escape")
+    assert not box.is_visible()
+
+    dendrite.focus()
+    assert other.is_visible()
+    page.keyboard.press("Tab")
+    assert not other.is_visible()
+    page.keyboard.press("Shift+Tab")
+    assert other.is_visible() and page.locator(".bp-definition:visible").count() == 1
+    page.keyboard.press("Escape")
+    assert not other.is_visible()
+    assert visit.complaints() == []
+
+
+def test_a_tap_shows_what_a_term_means_inside_a_phone_s_screen(browser, http_base: str):
+    context = browser.new_context(viewport=PHONE, has_touch=True, is_mobile=True)
+    page = Visit(context.new_page(), http_base).open("rules/microcircuits.html").page
+    for term in page.locator("p > .bp-term").all()[:12]:
+        term.tap()
+        box = page.locator(f"#{term.get_attribute('aria-describedby')}")
+        box.wait_for(timeout=2_000)
+        around = box.bounding_box()
+        assert around["x"] >= 0 and around["x"] + around["width"] <= PHONE["width"], term.text_content()
+        page.locator("article h1").tap()
+        box.wait_for(state="hidden", timeout=2_000)
+    context.close()
+
+
+def test_what_is_printed_has_no_underlines_and_no_boxes(visit: Visit):
+    page = visit.open("rules/segregated_compartments.html").page
+    page.emulate_media(media="print")
+    page.locator(".bp-term").first.focus()
+    assert page.locator(".bp-definition:visible").count() == 0
+    assert page.locator(".bp-term").first.evaluate("(term) => getComputedStyle(term).textDecorationLine") == "none"
 
 
 # --- every page, by http --------------------------------------------------------------------------------------
