@@ -13,6 +13,7 @@ from conftest import ROOT
 from docutils import nodes
 from docutils.utils import new_document
 from glossary_terms import PAGE, Definitions, Entry, Glossary, Term, mark
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
@@ -28,6 +29,7 @@ NAMES = {
     "Adam": ("Adam",),
     "Dale's law": ("Dale's law",),
     "Gauss–Newton": ("Gauss–Newton",),
+    "Gauss–Newton step": ("Gauss–Newton step", "Gauss–Newton steps"),
 }
 GLOSSARY = Glossary({name: entry(first) for first, names in NAMES.items() for name in names})
 
@@ -56,7 +58,7 @@ SENTENCES = {
     "Dale’s law": ["Dale’s law"],
     "somatic, rated, pre-soma, soma-like, unrate": [],
     "(soma) and the soma's voltage": ["soma"],
-    "A Gauss–Newton step.": ["Gauss–Newton"],
+    "Gauss–Newton steps, and what is Gauss–Newton in a Gauss–Newton step.": ["Gauss–Newton steps", "Gauss–Newton"],
     "Nothing that is listed: RATE, dendrite.": [],
 }
 
@@ -96,6 +98,7 @@ NOT_MARKED = {
     "the title of a work": nodes.citation("", nodes.label("", "1"), nodes.paragraph("", "soma")),
     "a name that is defined": nodes.definition_list_item("", nodes.term("", "soma")),
     "a comment": nodes.comment("", "soma"),
+    "the reference of code": addnodes.desc("", addnodes.desc_content("", nodes.paragraph("", "soma"))),
 }
 
 
@@ -120,8 +123,9 @@ def test_two_names_that_differ_in_the_first_letter_alone_are_refused():
 # --- a small book --------------------------------------------------------------------------------------------
 
 BOOK = {
-    "index": "Soma\n====\n\n.. toctree::\n\n   reference/glossary\n   one\n\nEvery *soma* has one, and all somata.\n",
+    "index": "Soma\n====\n\n.. toctree::\n\n   reference/glossary\n   one\n   two\n\nEvery *soma*, and all somata.\n",
     "one": "One\n===\n\nNo term but ``soma`` and :term:`soma`.\n",
+    "two": "Two\n===\n\nSomata.\n",
     PAGE: "Glossary\n========\n\n.. glossary::\n\n   soma\n   somata\n      The cell body <of> a\n      `neuron`.\n\n"
     "      And more of the soma.\n",
 }
@@ -129,7 +133,7 @@ BOOK = {
 
 @pytest.fixture
 def small_book(tmp_path: Path) -> Callable[[], dict[str, BeautifulSoup]]:
-    """A book of three pages; a call builds what has changed, and returns the pages."""
+    """A book of four pages; a call builds what has changed, and returns the pages."""
     source, out = tmp_path / "book", tmp_path / "html"
     for name, text in BOOK.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -159,7 +163,7 @@ def test_pages_follow_the_glossary_and_what_it_says_is_not_searched_for_on_every
     small_book()
     glossary = tmp_path / "book" / f"{PAGE}.rst"
     glossary.write_text(BOOK[PAGE].replace("cell body", "perikaryon"))
-    (box,) = small_book()["index"].select(".bp-definition")
+    (box,) = small_book()["two"].select(".bp-definition")
     assert "perikaryon" in box.text
     index = json.loads((tmp_path / "html/searchindex.js").read_text("utf-8")[len("Search.setIndex(") : -1])
     assert index["docnames"][index["terms"]["perikaryon"]] == PAGE

@@ -30,7 +30,6 @@ NOT_PROSE = (
     *(nodes.FixedTextElement, nodes.literal, nodes.raw, addnodes.desc),
     *(nodes.math, nodes.figure, nodes.caption, nodes.image),
     *(nodes.reference, nodes.citation_reference, nodes.footnote_reference, nodes.citation, addnodes.toctree),
-    nodes.Invisible,
 )
 
 
