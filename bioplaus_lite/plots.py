@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
@@ -20,7 +21,7 @@ from bioplaus_lite.training import History
 
 __all__ = [
     "COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "families", "family_grid",
-    "learning_curves", "style_of",
+    "learning_curves", "scheme", "style_of",
 ]  # fmt: skip
 
 #: Okabe & Ito's palette, see :data:`~bioplaus_lite.rules.cards.COLOURS`.
@@ -254,4 +255,46 @@ def arrows(vectors: Mapping[str, Sequence[float]], *, xlabel: str, ylabel: str, 
     ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xlabel=xlabel, ylabel=ylabel)
     ax.axhline(0, color="0.8", linewidth=1, linestyle="-", zorder=0)
     ax.axvline(0, color="0.8", linewidth=1, linestyle="-", zorder=0)
+    return ax
+
+
+def scheme(
+    boxes: Mapping[str, tuple[float, float]],
+    wires: Sequence[tuple[str, str, str, tuple[float, float], Mapping[str, Any]]],
+    *,
+    size: tuple[float, float] = (0.9, 0.5),
+    ax: Axes | None = None,
+) -> Axes:
+    """A drawing of what is computed from what: boxes, each with its name in it, and labelled arrows between them.
+
+    Args:
+        boxes: name to the centre of its box, on equal scales.
+        wires: from, to, label, where the label stands from the middle of the arrow, and the look of the arrow:
+            properties of a matplotlib arrow, ``color``, ``linestyle``, ``arrowstyle`` …
+        size: width and height of a box.
+        ax: axes to draw on.
+
+    Raises:
+        ValueError: an arrow starts or ends at a box that is not there.
+    """
+    ax = plt.subplots()[1] if ax is None else ax
+    width, height = size
+    drawn = {}
+    for name, (x, y) in boxes.items():
+        outline = FancyBboxPatch((x - width / 2, y - height / 2), width, height, "round,pad=0,rounding_size=0.1")
+        drawn[name] = ax.add_patch(outline)
+        outline.set(facecolor="0.96", edgecolor="0.3")
+        ax.text(x, y, name, ha="center", va="center", zorder=3)
+    for start, end, label, (dx, dy), look in wires:
+        for name in (start, end):
+            if name not in boxes:
+                raise ValueError(f"an arrow ends at {name!r}; boxes are {', '.join(boxes)}")
+        arrow = {"color": "black", "arrowstyle": "-|>", "linewidth": 1.6, "mutation_scale": 13, **look}
+        ends = {"patchA": drawn[start], "patchB": drawn[end], "shrinkA": 2, "shrinkB": 2}  # cut at the outlines
+        ax.annotate("", boxes[end], boxes[start], arrowprops=arrow | ends)
+        x, y = ((a + b) / 2 for a, b in zip(boxes[start], boxes[end], strict=True))
+        ax.text(x + dx, y + dy, label, ha="center", va="center", color=arrow["color"])
+    xs, ys = zip(*boxes.values(), strict=True)
+    ax.set(aspect="equal", xlim=(min(xs) - width, max(xs) + width), ylim=(min(ys) - height, max(ys) + height))
+    ax.set_axis_off()
     return ax

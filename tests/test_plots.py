@@ -200,3 +200,28 @@ def test_arrows_end_where_their_vectors_do():
     assert [to_hex(text.get_color()) for text in ax.texts if text.get_text()] == colours and len(set(colours)) == 2
     assert ax.get_xlim() == ax.get_ylim() == pytest.approx((-3.6, 3.6)) and ax.get_aspect() == 1
     assert (ax.get_xlabel(), ax.get_ylabel()) == ("$w_1$", "$w_2$")
+
+
+# --- schemes --------------------------------------------------------------------------------------------------
+
+
+def test_a_scheme_has_every_box_at_its_place_and_every_arrow_between_its_boxes():
+    boxes = {"below": (0, 0), "above": (1, 2)}
+    dashed = {"color": "red", "linestyle": "--"}
+    wires = [("below", "above", "f", (0.5, 0), {}), ("above", "below", "g", (-0.5, 0), dashed)]
+    ax = plots.scheme(boxes, wires, size=(0.8, 0.4))
+    centres = {box.get_bbox().x0 + 0.4: box.get_bbox().y0 + 0.2 for box in ax.patches}
+    assert centres == {0.0: pytest.approx(0), 1.0: pytest.approx(2)}
+    words = {text.get_text(): text for text in ax.texts if text.get_text()}
+    assert {name: words[name].get_position() for name in boxes} == boxes
+    assert words["f"].get_position() == (1.0, 1.0) and words["g"].get_position() == (0.0, 1.0)
+    arrows = [text for text in ax.texts if getattr(text, "arrow_patch", None)]
+    assert [(a.xyann, a.xy) for a in arrows] == [((0, 0), (1, 2)), ((1, 2), (0, 0))]
+    assert arrows[1].arrow_patch.get_linestyle() == "--" != arrows[0].arrow_patch.get_linestyle()
+    assert to_hex(words["g"].get_color()) == "#ff0000" and ax.get_aspect() == 1
+    assert ax.get_xlim() == pytest.approx((-0.8, 1.8)) and ax.get_ylim() == pytest.approx((-0.4, 2.4))
+
+
+def test_a_scheme_refuses_an_arrow_to_nowhere():
+    with pytest.raises(ValueError, match="an arrow ends at 'o'; boxes are h, x"):
+        plots.scheme({"h": (0, 1), "x": (0, 0)}, [("h", "o", "", (0, 0), {})])

@@ -39,6 +39,7 @@ from bioplaus_lite.runs import (
     late_error,
     mean_and_interval,
     progress,
+    published_of,
     reached,
     recipe,
     records,
@@ -273,6 +274,33 @@ def test_a_figure_of_a_run_with_several_data_sets_says_of_which(catalogue):
         catalogue(("epochs = 2", "epochs = 2\npublished = 3"))
 
 
+def test_what_papers_report_is_found_by_run_quantity_and_data_set(catalogue, tmp_path, monkeypatch):
+    several = """fa = [{figure = 2}, {figure = 35.5, what = "angle of the hidden error (°)"}]
+x = {figure = {cifar10 = 60.5, mnist = 3.0}}"""
+    more = RULE + '\nx = {rule = "tp", datasets = ["mnist", "cifar10"]}'
+    catalogue(
+        PUBLISH, ("fa = {figure = 2.1}", several), (RULE, more), ('dataset = "mnist"\n', ""),
+        (RULE, 'fa = {rule = "fa", dataset = "mnist"}'),
+    )  # fmt: skip
+    path, angle = tmp_path / "catalogue.toml", "angle of the hidden error (°)"
+    monkeypatch.setattr(recipe, "build_network", lambda *_: pytest.fail("a network was built"))
+    assert list(published_of("small", dataset="mnist", path=path).items()) == [("fa", 2.0), ("x", 3.0)]
+    assert published_of("small", dataset="cifar10", path=path) == {"x": 60.5}
+    assert published_of("small", angle, path=path) == {"fa": 35.5}
+    for arguments, complaint in {
+        ("smal",): "group must be one with published figures, small, not 'smal'",
+        ("small", "error"): r"what must be one of test error \(%\), angle .* for small, not 'error'",
+        ("small",): r"dataset must be one of mnist, cifar10 for test error \(%\) in small, not None",
+    }.items():
+        with pytest.raises(ValueError, match=complaint):
+            published_of(*arguments, path=path)
+    with pytest.raises(ValueError, match=r"must be one of mnist for angle .* in small, not 'cifar10'"):
+        published_of("small", angle, dataset="cifar10", path=path)
+    path.write_text(path.read_text("utf-8").replace("figure = 2}", "figure = nan}"))
+    with pytest.raises(CatalogueError, match=r"small\.published\.runs\.fa: figure must be a finite number, not nan"):
+        published_of("small", dataset="mnist", path=path)
+
+
 def test_a_run_may_not_be_called_what_a_trial_is_called(catalogue):
     searched, other = SEARCH[1][1], 'fa-lr1p0 = {rule = "fa", optimizer = {name = "SGD", lr = 0.5}}'
     for entries in (f"{searched}\n{other}", f"{other}\n{searched}"):
@@ -317,6 +345,9 @@ def test_every_paper_of_the_catalogue_has_published_figures_and_each_is_of_a_sou
     sources = set(re.findall(r"@\w+\{(\w+),", (ROOT / "book/references.bib").read_text("utf-8")))
     assert {one.paper for one in published.published} <= sources
     groups = {one.group for one in published.published}
+    for group, what, dataset in {(one.group, one.what, one.dataset) for one in published.published}:
+        same = [one for one in published.published if (one.group, one.what, one.dataset) == (group, what, dataset)]
+        assert list(published_of(group, what, dataset=dataset).items()) == [(one.run, one.figure) for one in same]
     assert groups == {"review", *(group for group in published.groups if group.startswith("paper-"))}
     records = list(recorded(purpose="result").values())
     for one in published.published:

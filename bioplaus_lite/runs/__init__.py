@@ -10,7 +10,15 @@ say whether the code still gives them, ``results`` makes tables of them. The com
 ``python -m bioplaus_lite.runs``.
 """
 
-from bioplaus_lite.runs.catalogue import CATALOGUE, Catalogue, CatalogueError, Published, Run, read_catalogue
+from bioplaus_lite.runs.catalogue import (
+    CATALOGUE,
+    Catalogue,
+    CatalogueError,
+    Published,
+    Run,
+    published_of,
+    read_catalogue,
+)
 from bioplaus_lite.runs.recipe import (
     Measures,
     Outcome,
@@ -28,6 +36,6 @@ from bioplaus_lite.runs.results import QUANTITIES, holm, late_error, mean_and_in
 __all__ = [
     "CATALOGUE", "QUANTITIES", "Catalogue", "CatalogueError", "Measures", "MixedRuns", "Outcome", "Published", "Run",
     "build_network", "build_rule", "holm", "late_error", "load_runs", "mean_and_interval", "optimizer_from",
-    "provenance", "reached", "read_catalogue", "report_progress", "save_run", "scheduler_from", "split_of", "tidy",
-    "turns_of", "welch",
+    "provenance", "published_of", "reached", "read_catalogue", "report_progress", "save_run", "scheduler_from",
+    "split_of", "tidy", "turns_of", "welch",
 ]  # fmt: skip
