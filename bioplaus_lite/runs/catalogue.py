@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": None,
     "purpose": "result",
 }
-#: What a run has only if the catalogue names it: further measures to record, none by default.
+#: What a run has only if the catalogue names it, further measures to record; none by default.
 OPTIONAL = ("measures",)
 _AXES = ("rules", "datasets", "seeds")
 _GROUP_KEYS = ("title", "about", "runs", "published")

@@ -236,7 +236,7 @@ class Training:
 
     @property
     def passes(self) -> int:
-        """Over the data in an epoch: 2 where inverse and forward weights learn by turns."""
+        """How often an epoch goes over the data; twice where inverse and forward weights learn by turns."""
         return len(self.turns) or 1
 
 
