@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from bioplaus_lite import training
 from bioplaus_lite.rules import RULES, in_family
-from bioplaus_lite.runs import fingerprints
+from bioplaus_lite.runs import train
 from bioplaus_lite.runs.fingerprints import (
     compare,
     fingerprint,
@@ -146,12 +146,12 @@ def test_other_draws_and_another_order_of_the_examples_are_seen(rule: str, monke
     setting = small(rule)
     base = of(setting)
     if rule not in ("backprop", "usf"):  # which draw nothing
-        build = fingerprints.build_rule
-        monkeypatch.setattr(fingerprints, "build_rule", lambda *given, seed, **more: build(*given, seed=1, **more))
+        build = train.build_rule
+        monkeypatch.setattr(train, "build_rule", lambda *given, seed, **more: build(*given, seed=1, **more))
         assert compare(base, fingerprint(setting)), "another seed of the rule"
         monkeypatch.undo()
-    network = fingerprints.build_network
-    monkeypatch.setattr(fingerprints, "build_network", lambda *given, seed: network(*given, seed=1))
+    network = train.build_network
+    monkeypatch.setattr(train, "build_network", lambda *given, seed: network(*given, seed=1))
     assert compare(base, fingerprint(setting)), "another seed of the network"
     monkeypatch.undo()
     batches = training.batches

@@ -13,7 +13,7 @@ from conftest import ROOT
 from bioplaus_lite import CNN, MLP, fit, load
 from bioplaus_lite.measures import MEASURES, Probe, measure
 from bioplaus_lite.rules import RULES, LearningRule, Synapse, card_of, make_rule, register
-from bioplaus_lite.runs.recipe import Measures
+from bioplaus_lite.runs.train import Measures
 
 PAGE = ROOT / "book/reference/own_rule.ipynb"
 
@@ -48,7 +48,7 @@ import matplotlib
 matplotlib.use("agg")
 from bioplaus_lite import MLP, fit, load, make_rule, plots
 from bioplaus_lite.measures import MEASURES, Probe
-from bioplaus_lite.runs.recipe import Measures
+from bioplaus_lite.runs.train import Measures
 mnist = load("mnist")
 rule = make_rule("my_rules:NodePerturbation", MLP((784, 30, 10)))
 x, y = mnist.x_test[:300], mnist.y_test[:300]

@@ -46,6 +46,7 @@ from bioplaus_lite.runs import (
     runner,
     states,
     tidy,
+    train,
     welch,
 )
 from bioplaus_lite.runs import work as working
@@ -54,7 +55,7 @@ from bioplaus_lite.runs.catalogue import CatalogueError, Published, read_catalog
 from bioplaus_lite.runs.fingerprints import on_file
 from bioplaus_lite.runs.folders import Folders, StoreError
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
-from bioplaus_lite.runs.recipe import MIME, Measures, Outcome, build_network, optimizer_from, scheduler_from, turns_of
+from bioplaus_lite.runs.recipe import build_network, optimizer_from, scheduler_from, turns_of
 from bioplaus_lite.runs.records import (
     DATA,
     MixedRuns,
@@ -69,6 +70,7 @@ from bioplaus_lite.runs.records import (
 )
 from bioplaus_lite.runs.runner import run_all
 from bioplaus_lite.runs.states import State, choose, record_of, state_of
+from bioplaus_lite.runs.train import MIME, Measures, Outcome
 from bioplaus_lite.runs.work import in_this_process, on_dask
 from bioplaus_lite.training import History, fit
 
@@ -475,10 +477,10 @@ def test_progress_is_told_after_every_batch():
 
 
 def test_a_runner_hears_of_progress_once_a_second_and_at_the_end(monkeypatch, capsys):
-    monkeypatch.setenv(recipe.UNDER_RUNNER, "{}")
-    monkeypatch.setattr(recipe, "_last_reported", -math.inf)
+    monkeypatch.setenv(train.UNDER_RUNNER, "{}")
+    monkeypatch.setattr(train, "_last_reported", -math.inf)
     for examples in (10, 20, 30):
-        recipe.report_progress(examples, 30)
+        train.report_progress(examples, 30)
     assert capsys.readouterr().err.splitlines() == ["progress 10 30", "progress 30 30"]
 
 

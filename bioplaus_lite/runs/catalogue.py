@@ -16,12 +16,12 @@ from bioplaus_lite.checks import LARGEST_SEED, one_of
 from bioplaus_lite.data import SETS
 from bioplaus_lite.measures import MEASURES
 from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, turns_of
-from bioplaus_lite.runs.records import TRAININGS
+from bioplaus_lite.runs.records import PURPOSES, TRAININGS
 from bioplaus_lite.runs.results import QUANTITIES
 
 __all__ = [
-    "CATALOGUE", "DEFAULTS", "KNOWN", "Catalogue", "CatalogueError", "Published", "Run", "Search", "published_in",
-    "published_of", "read_catalogue",
+    "CATALOGUE", "DEFAULTS", "KNOWN", "OPTIONAL", "Catalogue", "CatalogueError", "Published", "Run", "Search",
+    "check_settings", "published_in", "published_of", "read_catalogue",
 ]  # fmt: skip
 
 CATALOGUE = TRAININGS / "catalogue.toml"
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "seed": None,
     "purpose": "result",
 }
-#: What a run has only if the catalogue names it: further measures to record.
+#: What a run has only if the catalogue names it, further measures to record; none by default.
 OPTIONAL = ("measures",)
 _AXES = ("rules", "datasets", "seeds")
 _GROUP_KEYS = ("title", "about", "runs", "published")
@@ -101,6 +101,13 @@ class Run:
         parameters = copy.deepcopy(dict(self.parameters))
         _set(parameters, key, value)
         return replace(self, parameters=parameters)
+
+    def at(self, key: str) -> Any:
+        """The value of a setting; ``KeyError`` if it is open, for a search to choose."""
+        value: Any = self.parameters
+        for part in key.split("."):
+            value = value[part]
+        return value
 
     def quick(self) -> Run:
         """The same run on a few hundred of the shipped examples, one epoch; trials of two values only."""
@@ -443,6 +450,20 @@ def _check_tables(p: Mapping[str, Any]) -> None:
             raise ValueError(f"network: {name} must be a list of whole numbers, not {p['network'][name]!r}")
 
 
+def check_settings(p: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless tables are tables, and names and numbers are among those allowed.
+
+    What is in the tables of network, options, optimizer and schedule is for those to say who build them.
+
+    Args:
+        p: all the parameters of a run.
+    """
+    one_of("dataset", p["dataset"], SETS)
+    one_of("purpose", p["purpose"], PURPOSES)
+    _check_tables(p)
+    _check_numbers(p)
+
+
 class _Checks:
     """Raises ``ValueError`` if a setting of a run is impossible. Builds each network and optimiser once, to be sure."""
 
@@ -452,7 +473,7 @@ class _Checks:
 
     def __call__(self, run: Run) -> None:
         for one in (run, *run.trials):
-            _check_numbers(one.parameters)
+            check_settings(one.parameters)
         for one in run.trials or (run,):
             p, spec = one.parameters, SETS[one.parameters["dataset"]]
             # Only a CNN cares for the size of an image, and large networks take long to draw.

@@ -17,6 +17,7 @@ import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,8 @@ from torch import Tensor
 
 from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.rules import LearningRule
-from bioplaus_lite.runs.recipe import (
-    Measures,
-    build_network,
-    build_rule,
-    optimizer_from,
-    scheduler_from,
-    split_of,
-    turns_of,
-)
 from bioplaus_lite.runs.records import DATA, change_lines, fingerprints_path, read_lines, recorded
+from bioplaus_lite.runs.train import Training, prepare
 from bioplaus_lite.training import fit
 
 __all__ = [
@@ -95,7 +88,9 @@ def _state(rule: LearningRule) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=2)
 def _shipped(name: str) -> Dataset:
-    return load(name, "shipped")  # unpacking takes longer than twenty steps
+    """With no more test images than are held out; kept, since unpacking takes longer than twenty steps."""
+    data = load(name, "shipped")
+    return replace(data, x_test=data.x_test[:HELD_OUT], y_test=data.y_test[:HELD_OUT])
 
 
 def fingerprint(
@@ -118,32 +113,26 @@ def fingerprint(
         ``diverged``, the steps made if the loss was no longer finite, else null; and ``single``, the loss and the
         norms of the gradients of the first step in float32, unless the rule learns online or the setting has float64.
     """
-    p = setting_of(parameters)
-    data = _shipped(p["dataset"])
-    held_out = p["validation"] | {"size": min(p["validation"]["size"], HELD_OUT)}
-    x, y, x_val, y_val = split_of(data, held_out)
-    if not len(x_val):
-        x_val, y_val = data.x_test, data.y_test
+    p = setting_of(parameters) | {"seed": 0, "epochs": 1}
+    p["validation"]["size"] = min(p["validation"]["size"], HELD_OUT)
 
-    def make(**dtype: str) -> LearningRule:
-        network = build_network(p["network"] | dtype, data.image_shape, len(data.classes), seed=0)
-        rule = build_rule(p["rule"], network, seed=1000, **p["options"])
-        built(rule)
-        return rule
+    def ready(**dtype: str) -> Training:
+        training = prepare(p | {"network": p["network"] | dtype}, _shipped(p["dataset"]))
+        built(training.rule)
+        return training
 
-    rule = make(dtype="float64")
-    turns = turns_of(rule, p["turns"])
+    run = ready(dtype="float64")
+    rule, (x, y) = run.rule, run.batch
     size = min(p["batch_size"], ONLINE_BATCH if rule.online else BATCH, len(x) // STEPS)
-    x, y, x_val, y_val = x[: STEPS * size].double(), y[: STEPS * size], x_val[:HELD_OUT].double(), y_val[:HELD_OUT]
-    measures = Measures(rule, x_val, y_val, (data.x_test[:HELD_OUT].double(), data.y_test[:HELD_OUT]))
-    measures.dynamics(rule, x_val, y_val)  # so that its changes have a beginning
+    x, y = x[: STEPS * size], y[: STEPS * size]
+    run.measure.dynamics(rule, *run.measure.batch)  # so that its changes have a beginning
     start = {name: tensor.clone() for name, tensor in _state(rule).items()}
     gradients: list[dict[str, float | None]] = []
 
     def optimizer(groups: list[dict]) -> torch.optim.Optimizer:
-        made = optimizer_from(p["optimizer"])(groups)
-        if schedule := scheduler_from(p["schedule"]):
-            scheduled = schedule(made)
+        made = run.optimizer(groups)
+        if run.scheduler:
+            scheduled = run.scheduler(made)
             made.register_step_post_hook(lambda *_: scheduled.step())
         return made
 
@@ -154,15 +143,15 @@ def fingerprint(
     diverged = None
     try:
         history = fit(
-            rule, (x, y), epochs=len(turns) or 1, batch_size=size, seed=0, every=size, optimizer=optimizer,
-            turns=turns, progress=after_a_step,
+            rule, (x, y), epochs=run.passes, batch_size=size, seed=0, every=size, optimizer=optimizer,
+            turns=run.turns, progress=after_a_step,
         )  # fmt: skip
     except FloatingPointError as error:
         history = error.history  # type: ignore[attr-defined]  # `fit` puts it there
         diverged = len(history.frame)
     single: dict[str, Any] | None = None
     if not rule.online and p["network"].get("dtype") != "float64":
-        first = make()
+        first = ready().rule
         first.train()
         single = {"loss": _number(first.assign_gradients(x[:size].float(), y[:size]).item())}
         single["gradients"] = _gradients(first)
@@ -170,7 +159,7 @@ def fingerprint(
         "losses": [_number(loss) for loss in history.curve("loss", "train")[1]] if len(history.frame) else [],
         "gradients": gradients,
         "changes": _norms({name: tensor - start[name] for name, tensor in _state(rule).items()}),
-        "measures": _plain(measures(rule)) if diverged is None else {},
+        "measures": _plain(run.measure(rule)) if diverged is None else {},
         "single": single,
         "diverged": diverged,
     }

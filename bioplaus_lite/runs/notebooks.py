@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bioplaus_lite._kernel import own_kernel_path
-from bioplaus_lite.runs.recipe import MIME, PROGRESS, UNDER_RUNNER
 from bioplaus_lite.runs.records import TEMPLATE
+from bioplaus_lite.runs.train import MIME, PROGRESS, UNDER_RUNNER
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
-import os
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -18,24 +14,15 @@ from torch import Tensor
 from bioplaus_lite import checks
 from bioplaus_lite.checks import one_of
 from bioplaus_lite.data import Dataset
-from bioplaus_lite.measures import MEASURES, Dynamics, Probe
 from bioplaus_lite.models.microcircuits import PyramidalNetwork
 from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.networks import CNN, MLP, Network
 from bioplaus_lite.rules import LearningRule, card_of
-from bioplaus_lite.training import History
 
 __all__ = [
-    "MIME", "NETWORKS", "OPTIMIZERS", "SCHEDULES", "Measures", "Outcome", "build_network", "build_rule", "curves_of",
-    "optimizer_from", "report_progress", "scheduler_from", "split_of", "turns_of",
+    "NETWORKS", "OPTIMIZERS", "SCHEDULES", "build_network", "build_rule", "optimizer_from", "scheduler_from",
+    "split_of", "turns_of",
 ]  # fmt: skip
-
-#: The type under which a notebook hands its result to the runner; no reader shows it.
-MIME = "application/vnd.bioplaus-lite.run+json"
-#: Set by the runner in the kernel of a run, to the run's parameters; without it a training publishes nothing and tells
-#: nobody how far it is.
-UNDER_RUNNER = "BIOPLAUS_RUN"
-PROGRESS = "progress "
 
 #: The optimisers of ``torch.optim`` that a run can name.
 OPTIMIZERS = {name: getattr(torch.optim, name) for name in ("SGD", "RMSprop", "Adam", "AdamW")}
@@ -257,164 +244,3 @@ def turns_of(rule: LearningRule, turns: bool) -> tuple[str, ...]:
     if len(rule.phases) < 3:
         raise ValueError(f"turns: {type(rule).__name__} has no phases that take turns, only {', '.join(rule.phases)}")
     return rule.phases[1:]
-
-
-# ------------------------------------------------------------------------------------------------- what is recorded
-
-
-class Measures:
-    """What a training records beside loss and accuracy, on one fixed batch. For each layer ``l``:
-
-    - the measures of :data:`~bioplaus_lite.measures.named.MEASURES` that are always taken: ``update_angle_l`` between
-      the rule's update and the negative gradient, in degrees; ``gradient_noise_l`` and ``snr_l``, how the update varies
-      over ten parts of the batch, at the same weights; below the output, on the first 200 examples, ``error_angle_l``
-      between the rule's errors and those of backprop, and ``inverse_angle_l`` between them and those of the
-      pseudo-inverse of the Jacobian; nothing where a rule has no such signal; and those that are named;
-    - ``weight_norm_l``, ``update_norm_l``, ``gradient_change_l``: see
-      :class:`~bioplaus_lite.measures.changes.Dynamics`.
-
-    A rule that has other ways to answer, a test with spikes for instance, is tested by them too: ``spiking_accuracy``.
-
-    Args:
-        rule: before its training.
-        x, y: the batch, at least 20 examples.
-        test: the test set.
-        more: names of further measures.
-
-    Raises:
-        ValueError: there is no such measure.
-    """
-
-    PARTS, FEW = 10, 200
-
-    def __init__(
-        self, rule: LearningRule, x: Tensor, y: Tensor, test: tuple[Tensor, Tensor], more: Sequence[str] = ()
-    ) -> None:
-        named = [one_of("measure", name, MEASURES) for name in more]
-        self.asked = [m for m in MEASURES.values() if m.always or m.name in named]
-        self.batch, self.test, self.dynamics = (x, y), test, Dynamics(rule)
-
-    def __call__(self, rule: LearningRule) -> dict[str, float]:
-        probe = Probe(rule, *self.batch, parts=self.PARTS, few=self.FEW)
-        values: dict[str, float] = {}
-        for measure in self.asked:
-            values |= {name: value for name, value in measure(probe).items() if value is not None}
-        values |= self.dynamics.since_last(probe)
-        for name, answer in rule.other_answers().items():
-            x, y = self.test
-            values[f"{name}_accuracy"] = (answer(x).argmax(1) == y).double().mean().item()
-        return values
-
-
-_last_reported = 0.0
-
-
-def report_progress(examples: int, total: int) -> None:
-    """Tell the runner how far a training is, at most once a second; does nothing where there is no runner."""
-    global _last_reported
-    now = time.monotonic()
-    if UNDER_RUNNER in os.environ and (now - _last_reported >= 1 or examples >= total):
-        _last_reported = now
-        print(f"{PROGRESS}{examples} {total}", file=sys.stderr, flush=True)
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
-
-
-def _peak_mebibytes() -> int | None:
-    """The largest memory of this process so far; ``None`` where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return None
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
-
-
-def _plain(value: float) -> float | None:
-    """A number that JSON can hold, with seven significant digits."""
-    return float(f"{value:.7g}") if math.isfinite(value) else None
-
-
-def curves_of(history: History, passes: int = 1) -> dict[str, dict[str, list]]:
-    """``{split: {"epoch": […], "examples": […], "seconds": […], metric: […], …}}``: a history as lists.
-
-    Args:
-        history: of a training.
-        passes: over the data in an epoch: 2 where inverse and forward weights learn by turns.
-    """
-    curves: dict[str, dict[str, list]] = {}
-    for split, frame in history.frame.groupby("split", sort=False):
-        table = frame.pivot(index="examples", columns="metric", values="value")
-        at = frame.drop_duplicates("examples").set_index("examples").loc[table.index]
-        curves[split] = {
-            "epoch": [_plain(e / passes) for e in at.epoch],
-            "examples": table.index.tolist(),
-            "seconds": [_plain(s) for s in at.seconds],
-        }
-        curves[split] |= {metric: [_plain(v) for v in table[metric]] for metric in table}
-    return curves
-
-
-class Outcome:
-    """The end of a training. Shown in a notebook it is a sentence; for the runner it also holds what goes on record.
-
-    Args:
-        rule: as trained.
-        history: of the training.
-        origin: what ``provenance`` said before the training.
-        passes: over the data in an epoch: 2 where inverse and forward weights learn by turns.
-        diverged: whether the training ended because the loss was no longer finite.
-    """
-
-    def __init__(
-        self,
-        rule: LearningRule,
-        history: History,
-        origin: Mapping[str, Any],
-        *,
-        passes: int = 1,
-        diverged: bool = False,
-    ) -> None:
-        self.sizes, self.history, self.origin, self.diverged = rule.network.sizes, history, origin, diverged
-        self.curves = curves_of(history, passes)
-
-    @property
-    def test_error(self) -> float:
-        """Fraction of the test set that is wrong after the last epoch; of a spiking rule, in a test with spikes."""
-        spiking = self.curves.get("rule", {}).get("spiking_accuracy")
-        return 1 - (spiking or self.curves["test"]["accuracy"])[-1]
-
-    @property
-    def validation_error(self) -> float | None:
-        """Fraction of the validation set that is wrong after the last epoch; ``None`` if nothing was held out."""
-        return 1 - self.curves["validation"]["accuracy"][-1] if "validation" in self.curves else None
-
-    def __repr__(self) -> str:
-        if self.diverged:
-            return f"diverged after {self.curves['test']['examples'][-1]:,} examples or soon after"
-        held_out = self.validation_error
-        validation = "nothing held out" if held_out is None else f"validation error {100 * held_out:.2f} %"
-        return f"test error {100 * self.test_error:.2f} %, {validation}"
-
-    def record(self) -> dict[str, Any]:
-        """What a run puts on record of its result. A training that diverged has an error of 1."""
-        return {
-            "sizes": list(self.sizes),
-            "test_error": 1.0 if self.diverged else round(self.test_error, 6),
-            "validation_error": 1.0 if self.diverged else _rounded(self.validation_error),
-            "diverged": self.diverged,
-            "seconds": round(float(self.history.frame.seconds.max()), 2),
-            "peak_MiB": _peak_mebibytes(),
-            "metrics": self.curves,
-            **self.origin,
-        }
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
-        bundle = {"text/plain": repr(self)}
-        if parameters := os.environ.get(UNDER_RUNNER):
-            from bioplaus_lite.runs.fingerprints import fingerprint  # which makes its rules with this module
-
-            record = self.record() | {"fingerprint": fingerprint(json.loads(parameters))}
-            bundle[MIME] = json.dumps(record, allow_nan=False)
-        return bundle

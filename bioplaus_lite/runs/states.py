@@ -91,7 +91,7 @@ def choose(run: Run, folders: Folders) -> Run | State:
         return State("failed", f"as all {of} diverged")
     scores: dict[Any, list[float]] = {value: [] for value in run.search.values}
     for trial, record in zip(run.trials, records, strict=True):
-        scores[value_at(trial.parameters, run.search.key)].append(1 - record["validation_error"])
+        scores[trial.at(run.search.key)].append(1 - record["validation_error"])
     return run.set(run.search.key, max(scores, key=lambda value: sum(scores[value]) / len(scores[value])))
 
 
@@ -122,13 +122,7 @@ def choice_of(run: Run) -> dict[str, Any]:
     if not run.search:
         return {}
     key = run.search.key
-    return {"chosen": {"key": key, "value": value_at(run.parameters, key), "of": list(run.search.values)}}
-
-
-def value_at(parameters: Mapping[str, Any], key: str) -> Any:
-    for part in key.split("."):
-        parameters = parameters[part]
-    return parameters
+    return {"chosen": {"key": key, "value": run.at(key), "of": list(run.search.values)}}
 
 
 def checksum(text: str) -> str:
