@@ -5,6 +5,7 @@
 - ``{runs-published} GROUP``: what papers report, beside what the runs of a group reach.
 - ``{runs-curves} GROUP``: the learning curves of every training of a group.
 - ``{runs-settings} GROUP``: the settings of each run, and the trials by which one was chosen.
+- ``{scorecard}``: every published figure beside ours, with a verdict; a table a paper.
 
 A group that the catalogue does not know was made by a script; its records have no setting, and its tables say less.
 """
@@ -101,6 +102,20 @@ def reached_here(what: str, records: Records) -> str:
     return f"{mean:.2f} ± {half:.2f}" if len(records) > 1 else f"{mean:.2f} (one seed)"
 
 
+def verdict_in_words(said: Any, distance: float) -> str:
+    """``outside: ours is higher by 0.35, worse``, of a :class:`~bioplaus_lite.runs.scorecard.Verdict` or a row."""
+    if said.verdict == "cannot be told":
+        return f"cannot be told: one seed, {distance:+.2f}"
+    if said.verdict == "outside":
+        return f"**outside**: ours is {said.side} by {abs(distance):.2f}, {said.better}"
+    return said.verdict
+
+
+def with_interval(said: Any) -> str:
+    """``1.93 ± 0.11``, or one number where there is one seed."""
+    return f"{said.mean:.2f}" if said.half != said.half else f"{said.mean:.2f} ± {said.half:.2f}"
+
+
 def draw(runs: Mapping[str, Records]) -> str:
     """Small multiples as SVG: one panel a run, a line a seed, all with the same axes; text takes the page's colour."""
     import matplotlib.pyplot as plt
@@ -178,8 +193,17 @@ def speaks(value: Any) -> bool:
     return value is not False and value not in (None, [], {})
 
 
-class _OfAGroup(SphinxDirective):
-    """What the directives of a group share: its records, and Markdown as content."""
+class _Drawn(SphinxDirective):
+    """What the directives share: Markdown as content."""
+
+    def markdown(self, lines: list[str], cls: str) -> nodes.Node:
+        holder = nodes.container(classes=cls.split())
+        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
+        return holder
+
+
+class _OfAGroup(_Drawn):
+    """What the directives of a group share: its records."""
 
     required_arguments = 1
 
@@ -198,11 +222,6 @@ class _OfAGroup(SphinxDirective):
     def table(self) -> dict[str, Any]:
         """The group's table in the catalogue; empty for one that scripts made."""
         return catalogued().get(self.arguments[0], {})
-
-    def markdown(self, lines: list[str], cls: str) -> nodes.Node:
-        holder = nodes.container(classes=cls.split())
-        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
-        return holder
 
 
 class Runs(_OfAGroup):
@@ -374,6 +393,53 @@ class RunsSettings(_OfAGroup):
         return made
 
 
+class Scorecard(_Drawn):
+    """``{scorecard}``: every published figure that runs stand beside, a table a paper, none left out."""
+
+    HEADS = ("figure", "our run", "published", "ours", "verdict", "not the same", "reason, as far as it is known")
+
+    def run(self) -> list[nodes.Node]:
+        from bioplaus_lite.runs.records import path_of
+        from bioplaus_lite.runs.scorecard import count, scorecard
+
+        card = scorecard()
+        self.env.note_dependency(str(CATALOGUE))
+        for group in dict.fromkeys(card.group):
+            self.env.note_dependency(str(path_of(group)))
+        made = []
+        for paper, rows in card.groupby("paper", sort=False):
+            same = {column: rows[column].nunique() == 1 for column in ("where", "what", "dataset")}
+            said = count(rows).partition(": ")[2]
+            known = " and ".join(KNOWN[known] for known in dict.fromkeys(rows.known))
+            lines = [f"{{cite:t}}`{paper}`: {len(rows)} figures, {known}; {said}"]
+            for column, title in (("what", ""), ("where", "Where: ")):
+                if same[column]:
+                    lines[0] += f" {title}{rows[column].iloc[0][:1].upper()}{rows[column].iloc[0][1:]}."
+            lines += ["", f"| {' | '.join(self.HEADS)} |", "|" + "---|" * len(self.HEADS)]
+            lines += [f"| {' | '.join(self.cells(row, same))} |" for row in rows.itertuples()]
+            made.append(self.markdown(lines, "recorded-runs scorecard"))
+        return made
+
+    def cells(self, row: Any, same: Mapping[str, bool]) -> list[str]:
+        """A row of the table; what all rows of the paper share is left out."""
+        figure = [] if same["what"] else [row.what]
+        figure += [] if same["dataset"] and figure else [TITLES[row.dataset]]
+        figure += [] if same["where"] else [row.where]
+        page = f"{'../' * self.env.docname.count('/')}trainings/{row.group}.html"
+        stem = f"{row.group}-{row.dataset}-"
+        ours = [f"{with_interval(row)}, {row.seeds} seed{'s' if row.seeds > 1 else ''}"]
+        ours += [f"{name}: {with_interval(other)}, {other.verdict}" for name, other in row.others]
+        return [
+            "; ".join(figure),
+            f'<a href="{page}#{stem}{row.run}">{row.run}</a>, {"-".join(map(str, row.sizes))}, {row.epochs} epochs',
+            f"{row.published:g}",
+            "<br>".join(ours),
+            verdict_in_words(row, row.distance),
+            row.differs,
+            row.reason or "–",
+        ]
+
+
 class RunsCost(SphinxDirective):
     """``{runs-cost}``: how much is on record in all, and what it took."""
 
@@ -398,4 +464,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("runs-curves", RunsCurves)
     app.add_directive("runs-published", RunsPublished)
     app.add_directive("runs-settings", RunsSettings)
+    app.add_directive("scorecard", Scorecard)
     return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}
