@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 
 import pytest
+from bs4 import BeautifulSoup
+from conftest import ROOT, SITE
+from promise_rules import printed, shows
 
 from bioplaus_lite.runs import MixedRuns, mean_and_interval, save_run
 from bioplaus_lite.runs.catalogue import Published, figures, read_published
@@ -148,3 +153,91 @@ def test_what_is_outside_has_a_reason_and_what_is_inside_needs_none(card):
     assert card[(card.verdict == "inside") & (card.reason != "")].run.tolist() == []
     assert card.reason.str.startswith("Not known").any()
     assert all(reason.endswith(".") for reason in card.reason if reason)
+
+
+def straight(text: str) -> str:
+    """With the apostrophes that Sphinx bends."""
+    return text.replace("’", "'")
+
+
+# --- the page ------------------------------------------------------------------------------------------------
+
+PAGE = ROOT / "book/synthesis/scorecard.ipynb"
+#: Numbers in the table of claims that are the review's own, each in the words around it.
+THEIRS = ("48 % of CIFAR-10", "31 settings", "41, 30 and 23 trials", "9 settings and 50 trials")
+
+
+@pytest.fixture(scope="module")
+def page() -> list[dict]:
+    return json.loads(PAGE.read_text("utf-8"))["cells"]
+
+
+@pytest.fixture(scope="module")
+def prose(page) -> str:
+    return "\n\n".join("".join(cell["source"]) for cell in page if cell["cell_type"] == "markdown")
+
+
+def claims(prose: str) -> list[list[str]]:
+    table = prose.split("| the review | where | verdict | how we know |\n|---|---|---|---|\n")[1].split("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.split("\n")]
+    return [row for row in rows if len(row) == 4]  # the others are headings
+
+
+def test_the_page_says_how_many_figures_and_claims_there_are(card, page, prose):
+    outputs = "".join("".join(output.get("text", "")) for cell in page for output in cell.get("outputs", []))
+    assert count(card) in outputs
+    of = card.verdict.value_counts()
+    first = f"Of {len(card)} published figures that trainings of this book stand beside, {of['inside']} lie inside"
+    assert first in prose and f"{of['outside']} outside and {of['cannot be told']} cannot be told" in prose
+    verdicts = [verdict.strip("*") for _, _, verdict, _ in claims(prose)]
+    held, failed, open_ = (verdicts.count(v) for v in ("holds", "does not hold", "cannot be told"))
+    assert held + failed + open_ == len(verdicts)
+    said = f"{held} hold, {failed} do not hold, and {open_} cannot be told"
+    assert f"of {len(verdicts)} claims of the 2019 review {said}" in prose
+    assert f"Of {len(verdicts)} claims {said}" in prose
+    assert prose.count("```{scorecard}\n```") == 1
+
+
+def test_each_claim_has_a_place_and_leads_to_a_section_that_exists(prose):
+    for claim, place, _, why in claims(prose):
+        assert re.search(r"report, section [1-6]|slides|figure", place), claim
+        (link,) = re.findall(r"\{doc\}`\.\./([\w/-]+)`", why)
+        (path,) = (ROOT / "book").glob(f"{link}.*")
+        for section in re.findall(r"`, \*([^*]+)\*", why):
+            heading = rf'^ *"?#+ {re.escape(section)}(\\n)?"?,?$'
+            assert re.search(heading, path.read_text("utf-8"), re.M), f"{link} has no section {section}"
+
+
+def test_the_numbers_of_the_claims_are_printed_above_them_or_are_the_reviews(page, prose):
+    outputs = set().union(*(printed(cell) for cell in page if cell["cell_type"] == "code"))
+    checked = 0
+    for row in claims(prose):
+        why = row[3]
+        for phrase in THEIRS:
+            why = why.replace(phrase, "")
+        why = re.sub(r"\{doc\}.*|\$[^$]*\$", "", why)
+        for number in re.findall(r"(?<![\w.,-])\d+(?:,\d{3})*(?:\.\d+)?", why):
+            if number not in ("1", "2", "5"):  # of a layer, or of an epoch
+                assert shows(outputs, number.replace(",", "")), f"{number} in {row[3]}"
+                checked += 1
+    assert checked > 15
+    assert all(any(phrase in " ".join(row) for row in claims(prose)) for phrase in THEIRS)
+
+
+@pytest.mark.browser
+def test_the_built_page_has_a_row_for_every_figure_and_its_links_lead_to_records(card):
+    built = BeautifulSoup((SITE / "synthesis/scorecard.html").read_text("utf-8"), "html.parser")
+    rows = built.select(".recorded-runs.scorecard tbody tr")
+    assert len(rows) == len(card)
+    for row, one in zip(rows, card.itertuples(), strict=True):
+        _, run, theirs, ours, verdict, differs, reason = (cell.get_text() for cell in row.select("td"))
+        assert float(theirs) == one.published and run.startswith(one.run)
+        interval = f"{one.mean:.2f} ± {one.half:.2f}, {one.seeds} seeds" if one.seeds > 1 else f"{one.mean:.2f}, 1 seed"
+        assert ours.startswith(interval) and verdict.startswith(one.verdict)
+        assert all(name in ours for name, _ in one.others)
+        assert (one.better in verdict, one.side in verdict) == (True, True)
+        assert straight(differs) == one.differs and straight(reason) == (one.reason or "–")
+        page, _, anchor = row.select_one("a")["href"].partition("#")
+        target = BeautifulSoup((SITE / "synthesis" / page).read_text("utf-8"), "html.parser")
+        assert target.find(id=anchor), row.select_one("a")["href"]
+    assert len(built.select(".recorded-runs.scorecard")) == card.paper.nunique()
