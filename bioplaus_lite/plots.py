@@ -22,7 +22,8 @@ from bioplaus_lite.training import History
 
 __all__ = [
     "COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "families", "family_grid",
-    "learning_curves", "published_against_ours", "style_of",
+    "learning_curves", "published_against_ours", "short_name",
+    "style_of",
 ]  # fmt: skip
 
 #: Okabe & Ito's palette, see :data:`~bioplaus_lite.rules.cards.COLOURS`.
@@ -180,6 +181,11 @@ def family_grid(
     return fig
 
 
+def short_name(run: str, rule: str) -> str:
+    """What a run is called where there is little room: by its own card if it has one, else by that of its rule."""
+    return SHORT.get(run) or card_of(rule).short
+
+
 #: Where a published figure was read, as the shape of its marker.
 _SHAPES = {"paper": "o", "code": "s", "second-hand": "^"}
 
@@ -197,7 +203,7 @@ def published_against_ours(
         card: of :func:`~bioplaus_lite.runs.scorecard.scorecard`.
         zoom: published and ours, the limits of the panel in the middle.
     """
-    fig, axes = plt.subplots(1, 3, figsize=(9.5, 4.1), width_ratios=(1, 1, 0.75))
+    fig, axes = plt.subplots(1, 3, figsize=(9.5, 4.1), width_ratios=(1, 1.25, 0.7))
     angles = card.what.str.startswith("angle")
     errors = card[~angles].copy()
     share = errors.what.str.contains("accuracy")
@@ -216,8 +222,8 @@ def published_against_ours(
             ax.errorbar(row.published, row.mean, bar, **look)
             off = max(row.mean, row.published) / min(row.mean, row.published)
             if off >= 1.8 and (rows is not errors or row.Index not in near.index):
-                name = SHORT.get(row.run) or card_of(row.rule).short
-                ax.annotate(name, (row.published, row.mean), (6, -11), textcoords="offset points", size=8, color="0.25")
+                place = {"xytext": (6, -11), "textcoords": "offset points"}
+                ax.annotate(short_name(row.run, row.rule), (row.published, row.mean), **place, size=8.5, color="0.25")
         ax.set(xscale="log", yscale="log", xlabel="published")
         subs = (1, 2, 3, 4, 5, 6) if rows is near else (1, 2, 5)
         for axis in (ax.xaxis, ax.yaxis):

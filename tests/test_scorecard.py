@@ -10,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from conftest import ROOT, SITE
 from promise_rules import printed, shows
+from trainings_pages import TITLES, in_common, units
 
 from bioplaus_lite.runs import MixedRuns, mean_and_interval, save_run
 from bioplaus_lite.runs.catalogue import Published, figures, read_published
@@ -102,10 +103,7 @@ def test_a_row_is_a_figure_and_its_verdict_that_of_the_nearest_run(data):
     ((name, other),) = first.others
     assert name == "a" and other.verdict == "inside" and other.mean == pytest.approx(MEAN)
     assert list(card.others)[1] == [] and (card.sizes[1], card.epochs[1]) == ([4, 2], 3)
-    assert count(card) == (
-        "2 published figures of 1 papers: 0 inside our interval, 1 outside (ours better in 0, worse in 1), "
-        "1 that cannot be told."
-    )
+    assert count(card) == "2 figures of 1 papers: 0 inside, 1 outside (ours: 0 better, 1 worse), 1 cannot be told"
 
 
 def test_a_figure_without_a_record_stays_in_its_row(data):
@@ -224,20 +222,31 @@ def test_the_numbers_of_the_claims_are_printed_above_them_or_are_the_reviews(pag
     assert all(any(phrase in " ".join(row) for row in claims(prose)) for phrase in THEIRS)
 
 
+def test_what_rows_share_is_found_and_sizes_are_written_short():
+    assert in_common(["the rate; 5,000 held out", "loss; 5,000 held out; the rate"]) == ["the rate", "5,000 held out"]
+    assert in_common(["the rate"]) == ["the rate"] and in_common(["a", "b"]) == []
+    assert [units(s) for s in ([784, 256, 256, 256, 10], [784, 500, 500, 10])] == ["784-3×256-10", "784-500-500-10"]
+
+
 @pytest.mark.browser
 def test_the_built_page_has_a_row_for_every_figure_and_its_links_lead_to_records(card):
     built = BeautifulSoup((SITE / "synthesis/scorecard.html").read_text("utf-8"), "html.parser")
-    rows = built.select(".recorded-runs.scorecard tbody tr")
-    assert len(rows) == len(card)
-    for row, one in zip(rows, card.itertuples(), strict=True):
-        _, run, theirs, ours, verdict, differs, reason = (cell.get_text() for cell in row.select("td"))
-        assert float(theirs) == one.published and run.startswith(one.run)
-        interval = f"{one.mean:.2f} ± {one.half:.2f}, {one.seeds} seeds" if one.seeds > 1 else f"{one.mean:.2f}, 1 seed"
-        assert ours.startswith(interval) and verdict.startswith(one.verdict)
-        assert all(name in ours for name, _ in one.others)
-        assert (one.better in verdict, one.side in verdict) == (True, True)
-        assert straight(differs) == one.differs and straight(reason) == (one.reason or "–")
-        page, _, anchor = row.select_one("a")["href"].partition("#")
-        target = BeautifulSoup((SITE / "synthesis" / page).read_text("utf-8"), "html.parser")
-        assert target.find(id=anchor), row.select_one("a")["href"]
-    assert len(built.select(".recorded-runs.scorecard")) == card.paper.nunique()
+    parts = built.select(".recorded-runs.scorecard")
+    for part, (_, own) in zip(parts, card.groupby("paper", sort=False), strict=True):
+        heads, above = [head.text for head in part.select("thead th")], straight(part.select_one("p").text)
+        assert count(own).partition(": ")[2] in above
+        for row, one in zip(part.select("tbody tr"), own.itertuples(), strict=True):
+            cells = dict(zip(heads, (straight(cell.get_text()) for cell in row.select("td")), strict=True))
+            assert float(cells["published"]) == one.published and cells["our run"].startswith(f"{one.run}, ")
+            interval = f"{one.mean:.2f} ± {one.half:.2f}" if one.seeds > 1 else f"{one.mean:.2f}"
+            assert cells["ours (seeds)"].startswith(f"{interval} ({one.seeds})")
+            assert all(name in cells["ours (seeds)"] for name, _ in one.others)
+            assert cells["verdict"].startswith(one.verdict)
+            assert one.better in cells["verdict"] and one.side in cells["verdict"]
+            assert all(said in above + cells.get("figure", "") for said in (one.what, one.where, TITLES[one.dataset]))
+            not_the_same = above + cells.get("not the same", "") + cells.get("also not the same", "")
+            assert all(said in not_the_same for said in one.differs.split("; "))
+            assert cells["reason"] == (one.reason or "–")
+            page, _, anchor = row.select_one("a")["href"].partition("#")
+            target = BeautifulSoup((SITE / "synthesis" / page).read_text("utf-8"), "html.parser")
+            assert target.find(id=anchor), row.select_one("a")["href"]

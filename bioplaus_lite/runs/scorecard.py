@@ -114,11 +114,10 @@ def scorecard(published: Iterable[Published] | None = None, data: Path = DATA) -
 
 
 def count(card: pd.DataFrame) -> str:
-    """How many figures of a :func:`scorecard` there are, and how many of each verdict, in a sentence."""
+    """How many figures of a :func:`scorecard` there are, and how many of each verdict, in one line."""
     of = card.verdict.value_counts().reindex(VERDICTS, fill_value=0)
     ours = card.better.value_counts().reindex(["better", "worse"], fill_value=0)
     return (
-        f"{len(card)} published figures of {card.paper.nunique()} papers: {of['inside']} inside our interval, "
-        f"{of['outside']} outside (ours better in {ours['better']}, worse in {ours['worse']}), "
-        f"{of['cannot be told']} that cannot be told."
+        f"{len(card)} figures of {card.paper.nunique()} papers: {of['inside']} inside, {of['outside']} outside "
+        f"(ours: {ours['better']} better, {ours['worse']} worse), {of['cannot be told']} cannot be told"
     )

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
+import math
 import re
 import statistics
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -102,18 +104,30 @@ def reached_here(what: str, records: Records) -> str:
     return f"{mean:.2f} ± {half:.2f}" if len(records) > 1 else f"{mean:.2f} (one seed)"
 
 
-def verdict_in_words(said: Any, distance: float) -> str:
-    """``outside: ours is higher by 0.35, worse``, of a :class:`~bioplaus_lite.runs.scorecard.Verdict` or a row."""
-    if said.verdict == "cannot be told":
-        return f"cannot be told: one seed, {distance:+.2f}"
-    if said.verdict == "outside":
-        return f"**outside**: ours is {said.side} by {abs(distance):.2f}, {said.better}"
-    return said.verdict
+def verdict_in_words(row: Any) -> str:
+    """``outside: ours 0.35 higher, worse``, of a row of the scorecard."""
+    if row.verdict == "cannot be told":
+        return f"cannot be told: one seed, {row.distance:+.2f}"
+    if row.verdict == "outside":
+        return f"**outside**: ours {abs(row.distance):.2f} {row.side}, {row.better}"
+    return row.verdict
 
 
 def with_interval(said: Any) -> str:
-    """``1.93 ± 0.11``, or one number where there is one seed."""
-    return f"{said.mean:.2f}" if said.half != said.half else f"{said.mean:.2f} ± {said.half:.2f}"
+    """``1.93 ± 0.11``, of a row or a verdict; one number where there is one seed."""
+    return f"{said.mean:.2f}" if math.isnan(said.half) else f"{said.mean:.2f} ± {said.half:.2f}"
+
+
+def units(sizes: Sequence[int]) -> str:
+    """``784-5×256-10``: layers, and how many of a size there are in a row."""
+    layers = [(size, len(list(equal))) for size, equal in itertools.groupby(sizes)]
+    return "-".join(f"{many}×{size}" if many > 2 else "-".join([str(size)] * many) for size, many in layers)
+
+
+def in_common(rows: Iterable[str]) -> list[str]:
+    """The parts, between semicolons, that all of some texts have."""
+    first, *others = (text.split("; ") for text in rows)
+    return [part for part in first if all(part in other for other in others)]
 
 
 def draw(runs: Mapping[str, Records]) -> str:
@@ -394,9 +408,10 @@ class RunsSettings(_OfAGroup):
 
 
 class Scorecard(_Drawn):
-    """``{scorecard}``: every published figure that runs stand beside, a table a paper, none left out."""
+    """``{scorecard}``: every published figure that runs stand beside, a table a paper, none left out.
 
-    HEADS = ("figure", "our run", "published", "ours", "verdict", "not the same", "reason, as far as it is known")
+    What all rows of a paper share is said once, above its table.
+    """
 
     def run(self) -> list[nodes.Node]:
         from bioplaus_lite.runs.records import path_of
@@ -407,37 +422,42 @@ class Scorecard(_Drawn):
         for group in dict.fromkeys(card.group):
             self.env.note_dependency(str(path_of(group)))
         made = []
-        for paper, rows in card.groupby("paper", sort=False):
-            same = {column: rows[column].nunique() == 1 for column in ("where", "what", "dataset")}
-            said = count(rows).partition(": ")[2]
-            known = " and ".join(KNOWN[known] for known in dict.fromkeys(rows.known))
-            lines = [f"{{cite:t}}`{paper}`: {len(rows)} figures, {known}; {said}"]
-            for column, title in (("what", ""), ("where", "Where: ")):
-                if same[column]:
-                    lines[0] += f" {title}{rows[column].iloc[0][:1].upper()}{rows[column].iloc[0][1:]}."
-            lines += ["", f"| {' | '.join(self.HEADS)} |", "|" + "---|" * len(self.HEADS)]
-            lines += [f"| {' | '.join(self.cells(row, same))} |" for row in rows.itertuples()]
+        for paper, own in card.groupby("paper", sort=False):
+            same = in_common(own.differs)
+            shared = {column for column in ("where", "what", "dataset") if own[column].nunique() == 1}
+            rows = [self.cells(row, shared, same) for row in own.itertuples()]
+            heads = [head for head in rows[0] if any(row[head] for row in rows)]
+            known = " and ".join(KNOWN[known] for known in dict.fromkeys(own.known))
+            said = f"{{cite:t}}`{paper}`, {known}. {count(own).partition(': ')[2]}."
+            for column, title in (("what", "Of all: "), ("where", "Where: "), ("dataset", "Data: ")):
+                if column in shared:
+                    said += f" *{title}*{TITLES.get(own[column].iloc[0], own[column].iloc[0])}."
+            said += f" *Not the same in any:* {'; '.join(same)}." if same else ""
+            lines = [said, "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+            lines += [f"| {' | '.join(row[head] or '–' for head in heads)} |" for row in rows]
             made.append(self.markdown(lines, "recorded-runs scorecard"))
         return made
 
-    def cells(self, row: Any, same: Mapping[str, bool]) -> list[str]:
-        """A row of the table; what all rows of the paper share is left out."""
-        figure = [] if same["what"] else [row.what]
-        figure += [] if same["dataset"] and figure else [TITLES[row.dataset]]
-        figure += [] if same["where"] else [row.where]
+    def cells(self, row: Any, shared: set[str], same: list[str]) -> dict[str, str]:
+        """A row of the table by its heads."""
+        from bioplaus_lite.plots import short_name
+
+        told = [getattr(row, column) for column in ("what", "dataset", "where") if column not in shared]
+        figure = [short_name(row.run, row.rule), *(TITLES.get(word, word) for word in told)]
         page = f"{'../' * self.env.docname.count('/')}trainings/{row.group}.html"
-        stem = f"{row.group}-{row.dataset}-"
-        ours = [f"{with_interval(row)}, {row.seeds} seed{'s' if row.seeds > 1 else ''}"]
+        link = f'<a href="{page}#{row.group}-{row.dataset}-{row.run}">{row.run}</a>'
+        ours = [f"{with_interval(row)} ({row.seeds})"]
         ours += [f"{name}: {with_interval(other)}, {other.verdict}" for name, other in row.others]
-        return [
-            "; ".join(figure),
-            f'<a href="{page}#{stem}{row.run}">{row.run}</a>, {"-".join(map(str, row.sizes))}, {row.epochs} epochs',
-            f"{row.published:g}",
-            "<br>".join(ours),
-            verdict_in_words(row, row.distance),
-            row.differs,
-            row.reason or "–",
-        ]
+        differs = [part for part in row.differs.split("; ") if part not in same]
+        return {
+            "figure": "; ".join(figure),
+            "our run": f"{link}, {units(row.sizes)}, {row.epochs} epochs",
+            "published": f"{row.published:g}",
+            "ours (seeds)": "<br>".join(ours),
+            "verdict": verdict_in_words(row),
+            "also not the same" if same else "not the same": "; ".join(differs),
+            "reason": row.reason,
+        }
 
 
 class RunsCost(SphinxDirective):
