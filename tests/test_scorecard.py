@@ -154,8 +154,8 @@ def test_what_is_outside_has_a_reason_and_what_is_inside_needs_none(card):
 
 
 def straight(text: str) -> str:
-    """With the apostrophes that Sphinx bends."""
-    return text.replace("’", "'")
+    """With the apostrophes that Sphinx bends, and with plain spaces."""
+    return text.replace("’", "'").replace("\xa0", " ")
 
 
 # --- the page ------------------------------------------------------------------------------------------------

@@ -114,8 +114,8 @@ def verdict_in_words(row: Any) -> str:
 
 
 def with_interval(said: Any) -> str:
-    """``1.93 ± 0.11``, of a row or a verdict; one number where there is one seed."""
-    return f"{said.mean:.2f}" if math.isnan(said.half) else f"{said.mean:.2f} ± {said.half:.2f}"
+    """``1.93 ± 0.11``, of a row or a verdict, on one line; one number where there is one seed."""
+    return f"{said.mean:.2f}" if math.isnan(said.half) else f"{said.mean:.2f}&nbsp;±&nbsp;{said.half:.2f}"
 
 
 def units(sizes: Sequence[int]) -> str:
@@ -429,9 +429,9 @@ class Scorecard(_Drawn):
             heads = [head for head in rows[0] if any(row[head] for row in rows)]
             known = " and ".join(KNOWN[known] for known in dict.fromkeys(own.known))
             said = f"{{cite:t}}`{paper}`, {known}. {count(own).partition(': ')[2]}."
-            for column, title in (("what", "Of all: "), ("where", "Where: "), ("dataset", "Data: ")):
+            for column, title in (("what", "Of all:"), ("where", "Where:"), ("dataset", "Data:")):
                 if column in shared:
-                    said += f" *{title}*{TITLES.get(own[column].iloc[0], own[column].iloc[0])}."
+                    said += f" *{title}* {TITLES.get(own[column].iloc[0], own[column].iloc[0])}."
             said += f" *Not the same in any:* {'; '.join(same)}." if same else ""
             lines = [said, "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
             lines += [f"| {' | '.join(row[head] or '–' for head in heads)} |" for row in rows]
