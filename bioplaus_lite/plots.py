@@ -10,7 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator
 from torch import Tensor
@@ -21,7 +23,7 @@ from bioplaus_lite.training import History
 
 __all__ = [
     "COLOURS", "LABELS", "SHORT", "STYLE", "arrows", "bands", "curves", "digits", "families", "family_grid",
-    "learning_curves", "scheme", "style_of",
+    "learning_curves", "published_against_ours", "scheme", "short_name", "style_of",
 ]  # fmt: skip
 
 #: Okabe & Ito's palette, see :data:`~bioplaus_lite.rules.cards.COLOURS`.
@@ -176,6 +178,70 @@ def family_grid(
             ax.minorticks_off()
         ax.legend(loc="upper left", bbox_to_anchor=(-0.1, -0.45 / height), fontsize=7.5, handlelength=1.8)
     fig.align_ylabels(axes[:, 0])
+    return fig
+
+
+def short_name(run: str, rule: str) -> str:
+    """What a run is called where there is little room: by its own card if it has one, else by that of its rule."""
+    return SHORT.get(run) or card_of(rule).short
+
+
+#: Where a published figure was read, as the shape of its marker.
+_SHAPES = {"paper": "o", "code": "s", "second-hand": "^"}
+
+
+def published_against_ours(
+    card: pd.DataFrame, zoom: tuple[tuple[float, float], tuple[float, float]] = ((1.3, 5), (1.25, 6.2))
+) -> Figure:
+    """Each published figure against ours, on logarithmic axes with the diagonal: errors, some of them nearer, angles.
+
+    Accuracies are drawn as the errors that they leave. A colour is a paper, a shape where the figure was read. Filled:
+    inside of the 95 % interval of our seeds, which is the bar; hollow: outside; pale, with no bar: of one seed. What is
+    off by a factor of 1.8 or more has the name of its rule.
+
+    Args:
+        card: of :func:`~bioplaus_lite.runs.scorecard.scorecard`.
+        zoom: published and ours, the limits of the panel in the middle.
+    """
+    fig, axes = plt.subplots(1, 3, figsize=(9.5, 4.1), width_ratios=(1, 1.25, 0.7))
+    angles = card.what.str.startswith("angle")
+    errors = card[~angles].copy()
+    share = errors.what.str.contains("accuracy")
+    for column in ("published", "mean"):
+        errors[column] = errors[column].where(~share, 100 - errors[column])
+    papers = dict(zip(dict.fromkeys(card.paper), COLOURS, strict=False))
+    near = errors[errors.published.between(*zoom[0]) & errors["mean"].between(*zoom[1])]
+    for ax, rows in zip(axes, (errors, near, card[angles]), strict=True):
+        for row in rows.itertuples():
+            colour = papers[row.paper]
+            fill = {"inside": colour, "outside": "white", "cannot be told": (*to_rgb(colour), 0.3)}[row.verdict]
+            low = min(row.half, 0.98 * row.mean)  # zero has no place on a logarithmic axis
+            bar = None if np.isnan(row.half) else [[low], [row.half]]
+            look = {"fmt": _SHAPES[row.known], "color": colour, "markerfacecolor": fill}
+            look |= {"markersize": 6.5, "markeredgewidth": 1.4, "elinewidth": 1.1, "capsize": 2}
+            ax.errorbar(row.published, row.mean, bar, **look)
+            off = max(row.mean, row.published) / min(row.mean, row.published)
+            if off >= 1.8 and (rows is not errors or row.Index not in near.index):
+                place = {"xytext": (6, -11), "textcoords": "offset points"}
+                ax.annotate(short_name(row.run, row.rule), (row.published, row.mean), **place, size=8.5, color="0.25")
+        ax.set(xscale="log", yscale="log", xlabel="published")
+        subs = (1, 2, 3, 4, 5, 6) if rows is near else (1, 2, 5)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set(major_locator=LogLocator(subs=subs), major_formatter="{x:g}", minor_formatter="")
+        ax.minorticks_off()
+    axes[0].set(title="errors (%)", ylabel="ours, mean of the seeds", xlim=(0.8, 110), ylim=(0.8, 110))
+    axes[1].set(title="errors (%): the frame, nearer", xlim=zoom[0], ylim=zoom[1])
+    axes[2].set(title="hidden error, angle (°)", xlim=(2, 50), ylim=(2, 50))
+    width, height = (high - low for low, high in zoom)
+    axes[0].add_patch(plt.Rectangle((zoom[0][0], zoom[1][0]), width, height, fill=False, color="0.5", linewidth=0.8))
+    for ax in axes:
+        ax.plot([0.1, 200], [0.1, 200], color="0.6", linewidth=1, linestyle="-", zorder=0, scalex=False, scaley=False)
+    looks = [(f"{paper[:-4].title()} {paper[-4:]}", "o", colour, colour) for paper, colour in papers.items()]
+    looks += [(f"known: {known}", shape, "0.4", "0.4") for known, shape in _SHAPES.items() if known in set(card.known)]
+    fills = {"inside": "0.4", "outside": "white", "cannot be told": "0.85"}
+    looks += [(verdict, "o", "0.4", fill) for verdict, fill in fills.items()]
+    marks = [Line2D([], [], marker=m, linestyle="", color=c, mfc=fill, label=said) for said, m, c, fill in looks]
+    fig.legend(handles=marks, loc="outside lower center", ncols=6, fontsize=8.5, handletextpad=0.1)
     return fig
 
 

@@ -225,3 +225,47 @@ def test_a_scheme_has_every_box_at_its_place_and_every_arrow_between_its_boxes()
 def test_a_scheme_refuses_an_arrow_to_nowhere():
     with pytest.raises(ValueError, match="an arrow ends at 'o'; boxes are h, x"):
         plots.scheme({"h": (0, 1), "x": (0, 0)}, [("h", "o", "", (0, 0), {})])
+
+
+# --- published against ours -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def card() -> pd.DataFrame:
+    rows = [
+        ("known2000", "paper", "test error (%)", "fa", 2.0, 2.2, 0.3, "inside"),
+        ("other2001", "code", "test accuracy (%)", "mlp", 90.0, 80.0, 1.0, "outside"),
+        ("other2001", "code", "test error (%)", "dtp", 3.0, 2.5, math.nan, "cannot be told"),
+        ("other2001", "second-hand", "angle of the hidden error (°)", "fa", 30.0, 25.0, 40.0, "inside"),
+    ]
+    names = ("paper", "known", "what", "rule", "published", "mean", "half", "verdict")
+    return pd.DataFrame(rows, columns=names).assign(run=lambda own: own.rule)
+
+
+def test_published_figures_stand_where_they_and_ours_are(card):
+    fig = plots.published_against_ours(card)
+    drawn = []
+    for ax in fig.axes:
+        assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+        (diagonal,) = [line for line in ax.get_lines() if line.get_linestyle() == "-" and len(line.get_xdata()) == 2]
+        assert list(diagonal.get_xdata()) == list(diagonal.get_ydata())
+        points = [box.lines[0] for box in ax.containers]
+        drawn.append([(round(p.get_xdata()[0], 9), round(p.get_ydata()[0], 9)) for p in points])
+    # An accuracy is drawn as the error that it leaves.
+    assert drawn == [[(2, 2.2), (10, 20), (3, 2.5)], [(2, 2.2), (3, 2.5)], [(30, 25)]]
+
+
+def test_colours_are_papers_shapes_are_sources_and_fills_are_verdicts(card):
+    fig = plots.published_against_ours(card)
+    points = [box.lines[0] for box in (*fig.axes[0].containers, *fig.axes[2].containers)]
+    assert [point.get_marker() for point in points] == ["o", "s", "s", "^"]
+    assert [to_hex(point.get_color()).upper() for point in points] == [plots.COLOURS[i] for i in (0, 1, 1, 1)]
+    fills = [point.get_markerfacecolor() for point in points]
+    assert fills[0] == plots.COLOURS[0] and fills[1] == "white" and fills[2][3] == 0.3
+    assert [bool(box.has_yerr) for box in fig.axes[0].containers] == [True, True, False]
+    (bar,) = fig.axes[2].containers[0].lines[2][0].get_segments()
+    assert 0 < bar[0][1] < 1 and bar[1][1] == 65  # an interval that reaches below zero ends above it
+    said = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert said == ["Known 2000", "Other 2001", "known: paper", "known: code", "known: second-hand",
+                    "inside", "outside", "cannot be told"]  # fmt: skip
+    assert [text.get_text() for text in fig.axes[0].texts] == [SHORT["mlp"]]  # off by a factor of two

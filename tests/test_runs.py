@@ -51,7 +51,7 @@ from bioplaus_lite.runs import (
 )
 from bioplaus_lite.runs import work as working
 from bioplaus_lite.runs.__main__ import main
-from bioplaus_lite.runs.catalogue import CatalogueError, Published, read_catalogue
+from bioplaus_lite.runs.catalogue import CatalogueError, Published, figures, read_catalogue, read_published
 from bioplaus_lite.runs.fingerprints import on_file
 from bioplaus_lite.runs.folders import Folders, StoreError
 from bioplaus_lite.runs.notebooks import MAX_BYTES, RunError, execute
@@ -230,10 +230,10 @@ x-tp = {figure = {cifar10 = 60.5, mnist = 3.0}, where = "figure 2"}"""
         ("fa", "mnist", 2.0), ("fa", "mnist", 35.5), ("x-tp", "cifar10", 60.5), ("x-tp", "mnist", 3.0),
     ]  # fmt: skip
     assert got[0] == Published(
-        "small", "fa", "mnist", "lillicrap2016", 2.0, "test error (%)", "table 1", "paper", "the rate"
+        "small", "fa", "mnist", "fa", "lillicrap2016", 2.0, "test error (%)", "table 1", "paper", "the rate"
     )  # fmt: skip
     assert [one.known for one in got] == ["paper", "code", "paper", "paper"]
-    assert got[1].what.startswith("angle") and got[2].where == "figure 2"
+    assert got[1].what.startswith("angle") and got[2].where == "figure 2" and got[2].rule == "tp"
     assert catalogue().published == ()
 
 
@@ -261,12 +261,86 @@ x-tp = {figure = {cifar10 = 60.5, mnist = 3.0}, where = "figure 2"}"""
         ('where = "table 1"', 'where = " "', "where must be words, not ' '"),
         ('differs = "the rate"', "differs = 3", "differs must be words, not 3"),
         ('paper = "lillicrap2016"', "paper = []", r"paper must be words, not \[\]"),
+        ("figure = 2.1", "figure = 2.1, nearest = false", "nearest must be true or left out, not False"),
+        ("figure = 2.1", "figure = 2.1, nearest = 1", "nearest must be true or left out, not 1"),
+        ("figure = 2.1", "figure = 2.1, reason = 3", "reason must be words, not 3"),
+        ("figure = 2.1", 'figure = 2.1, reason = " "', "reason must be words, not ' '"),
+        ("figure = 2.1", 'figure = 2.1, reason = {fashion = "x"}', "a sentence for data sets among mnist, not {'fash"),
+        ("figure = 2.1", 'figure = 2.1, reason = {mnist = ""}', "reason must be words, not ''"),
+        ('known = "paper"', 'known = "paper"\nreason = "x"', "unknown key 'reason'; allowed are paper, figure"),
+        ('known = "paper"', 'known = "paper"\nnearest = true', "unknown key 'nearest'; allowed are paper, figure"),
     ],
 )
 def test_a_bad_figure_is_named_with_its_value_and_what_is_allowed(catalogue, old: str, new: str, complaint: str):
     with pytest.raises(CatalogueError, match=complaint) as error:
         catalogue(PUBLISH, (old, new))
     assert "catalogue.toml: small.published" in str(error.value)
+
+
+TWO = (RULE, f'{RULE}\nother = {{rule = "fa", epochs = 3}}{FIGURE}')
+SECOND = "other = {figure = 2.1}"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "complaint"),
+    [
+        ("fa = {figure = 2.1}", SECOND, "2.1 of lillicrap2016 stands beside fa, other: one of them must .*, and 0 do"),
+        ("fa = {figure = 2.1, nearest = true}", "other = {figure = 2.1, nearest = true}", "one of them .*, and 2 do"),
+        ("fa = {figure = 2.1, nearest = true}", "", "stands beside fa: a single run needs no nearest, and 1 do"),
+        (
+            "fa = {figure = 2.1, nearest = true}",
+            'other = {figure = 2.1, reason = "The length."}',
+            "a reason must stand with fa, the nearest, and not with other",
+        ),
+    ],
+)
+def test_one_of_several_runs_beside_a_figure_is_the_nearest(catalogue, first: str, second: str, complaint: str):
+    with pytest.raises(CatalogueError, match=complaint):
+        catalogue(TWO, ("fa = {figure = 2.1}", f"{first}\n{second}"))
+
+
+def test_a_figure_is_one_however_many_runs_stand_beside_it(catalogue):
+    """The nearest comes first; another number, place, data set or rule is another figure."""
+    own = """fa = [{figure = 2.1}, {figure = 2.2}, {figure = 2.1, where = "table 2"}]
+other = {figure = 2.1, nearest = true, reason = "The length."}
+x-tp = {figure = {cifar10 = 2.1, mnist = 2.1}, reason = {mnist = "The rate."}}"""
+    got = catalogue(
+        (RULE, f'{RULE}\nother = {{rule = "fa"}}\nx = {{rules = ["tp"], datasets = ["mnist", "cifar10"]}}{FIGURE}'),
+        ('dataset = "mnist"\n', ""),
+        (RULE, 'fa = {rule = "fa", dataset = "mnist"}'),
+        ('other = {rule = "fa"}', 'other = {rule = "fa", dataset = "mnist"}'),
+        ("fa = {figure = 2.1}", own),
+    ).published
+    assert [[(one.run, one.dataset, one.figure) for one in beside] for beside in figures(got)] == [
+        [("other", "mnist", 2.1), ("fa", "mnist", 2.1)],
+        [("fa", "mnist", 2.2)],
+        [("fa", "mnist", 2.1)],
+        [("x-tp", "cifar10", 2.1)],
+        [("x-tp", "mnist", 2.1)],
+    ]
+    assert [one.reason for one in got] == ["", "", "", "The length.", "", "The rate."]
+
+
+def test_a_reason_of_a_figure_with_several_data_sets_says_of_which(catalogue):
+    with pytest.raises(CatalogueError, match="a sentence for data sets among cifar10, mnist, not 'x'"):
+        catalogue(
+            PUBLISH,
+            ('dataset = "mnist"', 'datasets = ["mnist", "cifar10"]'),
+            ("figure = 2.1", 'figure = {mnist = 2.1, cifar10 = 3.0}, reason = "x"'),
+        )
+
+
+def test_figures_are_read_alike_with_and_without_the_runs(catalogue, published, tmp_path):
+    assert read_published() == published.published
+    for text, complaint in (
+        ("[a.runs]\nfa = {}\n[a.published]\nyear = 1\n[a.published.runs]\nfa = 3", "a.published: unknown key 'year'"),
+        ("[a.published]\npaper = 'x'", r"'a' must be a table with its runs in \[a.runs\]"),
+    ):
+        (tmp_path / "bad.toml").write_text(text, "utf-8")
+        with pytest.raises(CatalogueError, match=f"bad.toml: {complaint}"):
+            read_published(tmp_path / "bad.toml")
+    with pytest.raises(CatalogueError, match="cannot be read"):
+        read_published(tmp_path / "none.toml")
 
 
 def test_a_figure_of_a_run_with_several_data_sets_says_of_which(catalogue):

@@ -6,8 +6,8 @@ A chapter never retrains what a full run recorded. It loads the record and says 
 ``catalogue`` says which runs there are, ``recipe`` makes networks, rules and optimisers of their settings, ``train``
 trains a run in this process, ``notebooks`` executes one as a notebook, ``work`` many, here or on a cluster, with
 ``progress``. ``folders`` says where results go, ``states`` which runs are done, ``runner`` does those that are not.
-``records`` keeps the results, ``fingerprints`` say whether the code still gives them, ``results`` makes tables of them.
-The command line is ``python -m bioplaus_lite.runs``.
+``records`` keeps the results, ``fingerprints`` say whether the code still gives them, ``results`` makes tables of them,
+``scorecard`` puts them beside what papers report. The command line is ``python -m bioplaus_lite.runs``.
 """
 
 from bioplaus_lite.runs.catalogue import (

@@ -7,7 +7,7 @@ import itertools
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from bioplaus_lite.runs.results import QUANTITIES
 
 __all__ = [
     "CATALOGUE", "DEFAULTS", "KNOWN", "OPTIONAL", "Catalogue", "CatalogueError", "Published", "Run", "Search",
-    "check_settings", "published_in", "published_of", "read_catalogue",
+    "check_settings", "figures", "published_in", "published_of", "read_catalogue", "read_published",
 ]  # fmt: skip
 
 CATALOGUE = TRAININGS / "catalogue.toml"
@@ -131,24 +131,31 @@ class Run:
 class Published(NamedTuple):
     """A figure of a paper, and the run of ours that stands beside it.
 
-    ``group``, ``run``, ``dataset``: of the run; its name is that in the group, without data set and seed. ``paper``:
-    its key in ``book/references.bib``. ``figure``: the number. ``what``: it is, with its unit, one of
+    ``group``, ``run``, ``dataset``, ``rule``: of the run; its name is that in the group, without data set and seed.
+    ``paper``: its key in ``book/references.bib``. ``figure``: the number. ``what``: it is, with its unit, one of
     :data:`~bioplaus_lite.runs.results.QUANTITIES`. ``where``: it stands, a table, a section, a figure or a file.
-    ``known``: how, one of :data:`KNOWN`. ``differs``: what is not the same in our run.
+    ``known``: how, one of :data:`KNOWN`. ``differs``: what is not the same in our run. ``nearest``: of several runs
+    beside one figure, this has the setting that is nearest to the paper's. ``reason``: why the figure lies outside of
+    what this run reaches, as far as that is known.
     """
 
     group: str
     run: str
     dataset: str
+    rule: str
     paper: str
     figure: float
     what: str
     where: str
     known: str
     differs: str
+    nearest: bool = False
+    reason: str = ""
 
 
-_FIGURE_KEYS = Published._fields[Published._fields.index("paper") :]
+#: What a figure has to say, and what a run may say of itself beside it.
+_FIGURE_KEYS = Published._fields[Published._fields.index("paper") : Published._fields.index("nearest")]
+_OWN_KEYS = (*_FIGURE_KEYS, "nearest", "reason")
 
 
 @dataclass(frozen=True)
@@ -177,16 +184,6 @@ def _label(search: Search, value: Any) -> str:
     return f"{search.key.rpartition('.')[2]}{value}".replace("_", "").replace("+", "").replace(".", "p")
 
 
-def _tables(path: Path) -> dict[str, Any]:
-    """The groups of a catalogue as they stand in the file, unchecked."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise CatalogueError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CatalogueError(f"{path}: {error}") from error
-
-
 def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     """Read a catalogue and check every entry of it, down to building its network, rule and optimiser once.
 
@@ -205,8 +202,6 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     check = _Checks()
     taken: dict[str, Any] = {}
     for group, table in tables.items():
-        if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or not table["runs"]:
-            raise CatalogueError(f"{path}: {group!r} must be a table with its runs in [{group}.runs]")
         _refuse_unknown_keys(path, group, table, (*_GROUP_KEYS, *_SETTABLE))
         shared = {key: value for key, value in table.items() if key not in _GROUP_KEYS}
         groups[group] = (str(table.get("title", group)), str(table.get("about", "")))
@@ -229,6 +224,10 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
             published += published_in(group, table)
         except ValueError as error:
             raise CatalogueError(f"{path}: {group}.published{error}") from error
+    try:
+        figures(published)
+    except ValueError as error:
+        raise CatalogueError(f"{path}: {error}") from error
     return Catalogue(runs, groups, tuple(published))
 
 
@@ -271,12 +270,69 @@ def published_of(
     return {one.run: one.figure for one in figures if one.dataset == dataset}
 
 
+def _tables(path: Path) -> dict[str, dict[str, Any]]:
+    """The groups of a catalogue, each a table with its runs."""
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise CatalogueError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path}: {error}") from error
+    for group, table in tables.items():
+        if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or not table["runs"]:
+            raise CatalogueError(f"{path}: {group!r} must be a table with its runs in [{group}.runs]")
+    return tables
+
+
+def read_published(path: Path = CATALOGUE) -> tuple[Published, ...]:
+    """The published figures of a catalogue, without a check of its runs, which takes seconds.
+
+    Raises:
+        CatalogueError: the file cannot be read, or says something impossible of a figure.
+    """
+    found: list[Published] = []
+    for group, table in _tables(path).items():
+        try:
+            found += published_in(group, table)
+        except ValueError as error:
+            raise CatalogueError(f"{path}: {group}.published{error}") from error
+    return tuple(found)
+
+
+def figures(published: Iterable[Published]) -> tuple[tuple[Published, ...], ...]:
+    """Each published figure once, with all the runs that stand beside it; the nearest is the first.
+
+    A figure is one if paper, place, quantity, number, data set and rule are. So two numbers of a paper that have all of
+    these alike need different places: ``"table 1, row 3"``.
+
+    Raises:
+        ValueError: of the runs beside one figure none or several are the nearest, a figure with a single run says
+            that it is, or a reason is given for a run that is not.
+    """
+    found: dict[tuple, list[Published]] = {}
+    for one in published:
+        found.setdefault((one.paper, one.where, one.what, one.figure, one.dataset, one.rule), []).append(one)
+    for beside in found.values():
+        said = f"{beside[0].figure:g} of {beside[0].paper} stands beside {', '.join(one.run for one in beside)}"
+        nearest = sum(one.nearest for one in beside)
+        if nearest != (len(beside) > 1):
+            allowed = "one of them must say nearest = true" if len(beside) > 1 else "a single run needs no nearest"
+            raise ValueError(f"{said}: {allowed}, and {nearest} do")
+        beside.sort(key=lambda one: not one.nearest)
+        if told := [one.run for one in beside[1:] if one.reason]:
+            raise ValueError(f"{said}: a reason must stand with {beside[0].run}, the nearest, and not with {told[0]}")
+    return tuple(map(tuple, found.values()))
+
+
 def published_in(group: str, table: Mapping[str, Any]) -> Iterator[Published]:
     """The published figures in a group's table of the catalogue.
 
     ``[group.published]`` says what holds for all of them, ``[group.published.runs]`` names runs and says what is
     different for each: its ``figure``, and whichever of ``paper, what, where, known, differs`` is its own. A run may
     have a list of such tables. Where a run has several data sets, ``figure`` is a table of one number for each.
+    ``nearest = true`` marks the run with the nearest setting where one figure stands beside several, and ``reason`` is
+    a sentence that says why a figure lies outside of what the run reaches; where there are several data sets, a
+    table of sentences.
 
     Raises:
         ValueError: a key is unknown or missing, a value is not what it must be, or a run is not in the group.
@@ -285,11 +341,11 @@ def published_in(group: str, table: Mapping[str, Any]) -> Iterator[Published]:
     if not isinstance(given, dict) or ("published" in table and not given.get("runs")):
         raise ValueError(f": must be a table with its figures in [{group}.published.runs]")
     _refuse_unknown_figure_keys("", given, (*_FIGURE_KEYS, "runs"))
-    sets: dict[str, set[str]] = {}
+    sets: dict[str, dict[str, str]] = {}  # of each run: data set and rule
     for name, own in table["runs"].items() if given else ():
         shared = {key: value for key, value in table.items() if key not in _GROUP_KEYS}
         for run in _expand(group, name, {**shared, **own}):
-            sets.setdefault(run.name, set()).add(run.parameters["dataset"])
+            sets.setdefault(run.name, {})[run.parameters["dataset"]] = run.parameters["rule"]
     if given and not isinstance(given["runs"], dict):
         raise ValueError(f".runs: must be a table of runs, not {given['runs']!r}")
     for name, entries in given.get("runs", {}).items():
@@ -299,7 +355,7 @@ def published_in(group: str, table: Mapping[str, Any]) -> Iterator[Published]:
         for own in entries if isinstance(entries, list) else [entries]:
             if not isinstance(own, dict):
                 raise ValueError(f"{where}must be a table with a figure, not {own!r}")
-            _refuse_unknown_figure_keys(where, own, _FIGURE_KEYS)
+            _refuse_unknown_figure_keys(where, own, _OWN_KEYS)
             entry = {**given, **own}
             if missing := [key for key in _FIGURE_KEYS if key not in entry]:
                 raise ValueError(f"{where}{', '.join(missing)} must be given, here or for the whole group")
@@ -309,8 +365,14 @@ def published_in(group: str, table: Mapping[str, Any]) -> Iterator[Published]:
             for key, allowed in (("what", tuple(QUANTITIES)), ("known", KNOWN)):
                 if entry[key] not in allowed:
                     raise ValueError(f"{where}{key} must be one of {', '.join(allowed)}, not {entry[key]!r}")
-            for dataset, figure in _figures(where, entry["figure"], sets[name]):
-                yield Published(group, name, dataset, **{**{k: entry[k] for k in _FIGURE_KEYS}, "figure": figure})
+            if entry.get("nearest", True) is not True:
+                raise ValueError(f"{where}nearest must be true or left out, not {entry['nearest']!r}")
+            given_for = dict(_figures(where, entry["figure"], set(sets[name])))
+            reasons = _reasons(where, entry.get("reason", {}), set(given_for))
+            for dataset, figure in given_for.items():
+                said = {key: entry[key] for key in _FIGURE_KEYS} | {"figure": figure}
+                said |= {"nearest": "nearest" in entry, "reason": reasons.get(dataset, "")}
+                yield Published(group, name, dataset, sets[name][dataset], **said)
 
 
 def _figures(where: str, given: Any, sets: set[str]) -> Iterator[tuple[str, float]]:
@@ -323,6 +385,18 @@ def _figures(where: str, given: Any, sets: set[str]) -> Iterator[tuple[str, floa
         if isinstance(figure, bool) or not isinstance(figure, int | float) or not math.isfinite(figure):
             raise ValueError(f"{where}figure must be a finite number, not {figure!r}")
         yield dataset, float(figure)
+
+
+def _reasons(where: str, given: Any, sets: set[str]) -> dict[str, str]:
+    """Data set and reason, for each figure that a reason is given for."""
+    by_set = given if isinstance(given, dict) else dict.fromkeys(sets, given)
+    if (not isinstance(given, dict) and len(sets) > 1) or not set(by_set) <= sets:
+        allowed = ", ".join(sorted(sets))
+        raise ValueError(f"{where}reason must be a table with a sentence for data sets among {allowed}, not {given!r}")
+    for reason in by_set.values():
+        if not isinstance(reason, str) or not reason.strip():
+            raise ValueError(f"{where}reason must be words, not {reason!r}")
+    return dict(by_set)
 
 
 def _refuse_unknown_figure_keys(where: str, table: Mapping, allowed: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-__all__ = ["QUANTITIES", "holm", "late_error", "mean_and_interval", "reached", "tidy", "welch"]
+__all__ = ["HIGHER_IS_BETTER", "QUANTITIES", "holm", "late_error", "mean_and_interval", "reached", "tidy", "welch"]
 
 #: What a published figure may be, and how the record of a run has it, at the end of the training. Errors of spiking
 #: networks are those with spikes.
@@ -21,6 +21,9 @@ QUANTITIES: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
     "validation accuracy (%)": lambda run: 100 * (1 - run["validation_error"]),
     "angle of the hidden error (°)": lambda run: run["metrics"]["rule"]["error_angle_1"][-1],
 }
+
+#: Of which of them more is better; of the others less is.
+HIGHER_IS_BETTER = frozenset({"test accuracy (%)", "validation accuracy (%)"})
 
 
 def tidy(runs: pd.DataFrame, metric: str, split: str = "validation") -> pd.DataFrame:

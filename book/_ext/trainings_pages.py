@@ -5,6 +5,7 @@
 - ``{runs-published} GROUP``: what papers report, beside what the runs of a group reach.
 - ``{runs-curves} GROUP``: the learning curves of every training of a group.
 - ``{runs-settings} GROUP``: the settings of each run, and the trials by which one was chosen.
+- ``{scorecard}``: every published figure beside ours, with a verdict; a table a paper.
 
 A group that the catalogue does not know was made by a script; its records have no setting, and its tables say less.
 """
@@ -13,11 +14,13 @@ from __future__ import annotations
 
 import html
 import io
+import itertools
+import math
 import re
 import statistics
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,6 +104,32 @@ def reached_here(what: str, records: Records) -> str:
     return f"{mean:.2f} ± {half:.2f}" if len(records) > 1 else f"{mean:.2f} (one seed)"
 
 
+def verdict_in_words(row: Any) -> str:
+    """``outside: ours 0.35 higher, worse``, of a row of the scorecard."""
+    if row.verdict == "cannot be told":
+        return f"cannot be told: one seed, {row.distance:+.2f}"
+    if row.verdict == "outside":
+        return f"**outside**: ours {abs(row.distance):.2f} {row.side}, {row.better}"
+    return row.verdict
+
+
+def with_interval(said: Any) -> str:
+    """``1.93 ± 0.11``, of a row or a verdict, on one line; one number where there is one seed."""
+    return f"{said.mean:.2f}" if math.isnan(said.half) else f"{said.mean:.2f}&nbsp;±&nbsp;{said.half:.2f}"
+
+
+def units(sizes: Sequence[int]) -> str:
+    """``784-5×256-10``: layers, and how many of a size there are in a row."""
+    layers = [(size, len(list(equal))) for size, equal in itertools.groupby(sizes)]
+    return "-".join(f"{many}×{size}" if many > 2 else "-".join([str(size)] * many) for size, many in layers)
+
+
+def in_common(rows: Iterable[str]) -> list[str]:
+    """The parts, between semicolons, that all of some texts have."""
+    first, *others = (text.split("; ") for text in rows)
+    return [part for part in first if all(part in other for other in others)]
+
+
 def draw(runs: Mapping[str, Records]) -> str:
     """Small multiples as SVG: one panel a run, a line a seed, all with the same axes; text takes the page's colour."""
     import matplotlib.pyplot as plt
@@ -178,8 +207,17 @@ def speaks(value: Any) -> bool:
     return value is not False and value not in (None, [], {})
 
 
-class _OfAGroup(SphinxDirective):
-    """What the directives of a group share: its records, and Markdown as content."""
+class _Drawn(SphinxDirective):
+    """What the directives share: Markdown as content."""
+
+    def markdown(self, lines: list[str], cls: str) -> nodes.Node:
+        holder = nodes.container(classes=cls.split())
+        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
+        return holder
+
+
+class _OfAGroup(_Drawn):
+    """What the directives of a group share: its records."""
 
     required_arguments = 1
 
@@ -198,11 +236,6 @@ class _OfAGroup(SphinxDirective):
     def table(self) -> dict[str, Any]:
         """The group's table in the catalogue; empty for one that scripts made."""
         return catalogued().get(self.arguments[0], {})
-
-    def markdown(self, lines: list[str], cls: str) -> nodes.Node:
-        holder = nodes.container(classes=cls.split())
-        self.state.nested_parse(StringList(lines, self.get_source_info()[0]), self.content_offset, holder)
-        return holder
 
 
 class Runs(_OfAGroup):
@@ -374,6 +407,59 @@ class RunsSettings(_OfAGroup):
         return made
 
 
+class Scorecard(_Drawn):
+    """``{scorecard}``: every published figure that runs stand beside, a table a paper, none left out.
+
+    What all rows of a paper share is said once, above its table.
+    """
+
+    def run(self) -> list[nodes.Node]:
+        from bioplaus_lite.runs.records import path_of
+        from bioplaus_lite.runs.scorecard import count, scorecard
+
+        card = scorecard()
+        self.env.note_dependency(str(CATALOGUE))
+        for group in dict.fromkeys(card.group):
+            self.env.note_dependency(str(path_of(group)))
+        made = []
+        for paper, own in card.groupby("paper", sort=False):
+            same = in_common(own.differs)
+            shared = {column for column in ("where", "what", "dataset") if own[column].nunique() == 1}
+            rows = [self.cells(row, shared, same) for row in own.itertuples()]
+            heads = [head for head in rows[0] if any(row[head] for row in rows)]
+            known = " and ".join(KNOWN[known] for known in dict.fromkeys(own.known))
+            said = f"{{cite:t}}`{paper}`, {known}. {count(own).partition(': ')[2]}."
+            for column, title in (("what", "Of all:"), ("where", "Where:"), ("dataset", "Data:")):
+                if column in shared:
+                    said += f" *{title}* {TITLES.get(own[column].iloc[0], own[column].iloc[0])}."
+            said += f" *Not the same in any:* {'; '.join(same)}." if same else ""
+            lines = [said, "", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+            lines += [f"| {' | '.join(row[head] or '–' for head in heads)} |" for row in rows]
+            made.append(self.markdown(lines, "recorded-runs scorecard"))
+        return made
+
+    def cells(self, row: Any, shared: set[str], same: list[str]) -> dict[str, str]:
+        """A row of the table by its heads."""
+        from bioplaus_lite.plots import short_name
+
+        told = [getattr(row, column) for column in ("what", "dataset", "where") if column not in shared]
+        figure = [short_name(row.run, row.rule), *(TITLES.get(word, word) for word in told)]
+        page = f"{'../' * self.env.docname.count('/')}trainings/{row.group}.html"
+        link = f'<a href="{page}#{row.group}-{row.dataset}-{row.run}">{row.run}</a>'
+        ours = [f"{with_interval(row)} ({row.seeds})"]
+        ours += [f"{name}: {with_interval(other)}, {other.verdict}" for name, other in row.others]
+        differs = [part for part in row.differs.split("; ") if part not in same]
+        return {
+            "figure": "; ".join(figure),
+            "our run": f"{link}, {units(row.sizes)}, {row.epochs} epochs",
+            "published": f"{row.published:g}",
+            "ours (seeds)": "<br>".join(ours),
+            "verdict": verdict_in_words(row),
+            "also not the same" if same else "not the same": "; ".join(differs),
+            "reason": row.reason,
+        }
+
+
 class RunsCost(SphinxDirective):
     """``{runs-cost}``: how much is on record in all, and what it took."""
 
@@ -398,4 +484,5 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("runs-curves", RunsCurves)
     app.add_directive("runs-published", RunsPublished)
     app.add_directive("runs-settings", RunsSettings)
+    app.add_directive("scorecard", Scorecard)
     return {"version": "2", "parallel_read_safe": True, "parallel_write_safe": True}
