@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,7 @@ from bioplaus_lite.models.segregated.readable import ReadableEngine
 from bioplaus_lite.models.segregated.simulation import Result, Simulation
 from bioplaus_lite.models.segregated.weights import Weights
 from bioplaus_lite.networks import uniform_like
-from bioplaus_lite.rules.base import LearningRule, Synapse
+from bioplaus_lite.rules.base import Held, LearningRule, States, Synapse
 from bioplaus_lite.rules.cards import Look, register
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Presented(NamedTuple):
     "segregated", label="Segregated compartments", short="Segregated, spikes", family="Compartments",
     cite="guerguiev2017", network=RateNetwork, look=("vermilion", "-"),
     also={"segregated": {}, "segregated_rate": {"short": "Segregated, rates", "look": Look("sky", "--")}},
+    settings={
+        "Segregated, rates": {
+            "network": partial(RateNetwork, constants=SegregatedParameters(mode="rate", voltages="steady"))
+        },
+    },
 )  # fmt: skip
 class SegregatedCompartments(LearningRule):
     r"""Neurons with apical and basal dendrites that learn from the difference of two plateau potentials.
@@ -242,6 +248,61 @@ class SegregatedCompartments(LearningRule):
                 engine.restore(snapshot)
                 for layer, before in enumerate(Y, 1):  # symmetric feedback may have drawn noise
                     self.direct_feedback(layer).copy_(before)
+
+    # ------------------------------------------------------------------------------------------------ what can be asked
+
+    @torch.no_grad()
+    def hold(self, x: Tensor, y: Tensor) -> Held:
+        """Hold all spikes (in rate mode: rates) of the examples, each shown from rest, by the readable simulation.
+
+        The output's error is part of its dendrites' voltages and not set apart: ``error`` is ``None``.
+        """
+        self._check(x, y)
+        sizes, c = self.network.sizes, self.constants
+        shown = []
+        for one, label in zip(x.numpy(), y.tolist(), strict=True):
+            outcome = self.simulation(seed=self.seed + len(shown)).example(one, label, learn=False, record=True)
+            assert outcome.trace is not None  # it was asked for
+            early = np.array(outcome.lengths)[:, None] - np.concatenate([np.zeros((2, 0), int), *outcome.plateau_steps], 1)
+            shown.append((one, label, outcome.lengths, early.astype(int), outcome.trace.spikes))
+
+        def again(error: Tensor | None = None) -> dict[str, Tensor]:
+            if error is not None:
+                raise NotImplementedError(f"{type(self).__name__} does not set its top error apart from its voltages")
+            sums: dict[str, Tensor] = {}
+            for one, label, lengths, early, spikes in shown:
+                o = self.simulation().example(one, label, lengths=lengths, plateaus=early, spikes=spikes, learn=False)
+                for l in range(1, len(sizes)):
+                    P = c.P_out if l == len(sizes) - 1 else c.P_hidden
+                    g = torch.from_numpy(np.outer(o.E[l - 1] * P / len(shown), o.psp[l - 1]))
+                    sums[f"W{l}"] = sums.get(f"W{l}", 0) + g
+            return {name: g.to(self.network.weight(1).dtype) for name, g in sums.items()}
+
+        return Held(again, None)
+
+    @torch.no_grad()
+    def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
+        """Two moments, the ends of the phases: ``plateau`` potentials, and mean ``basal``, ``apical``, ``soma`` voltages.
+
+        Each example is shown from rest, by the readable simulation. With ``met`` nothing is taught in the second phase.
+        """
+        self._check(x, y)
+        hidden, moments = range(1, self.network.depth), []
+        shown = [
+            self.simulation(seed=self.seed + i).example(one, None if met else label, learn=False, record=True)
+            for i, (one, label) in enumerate(zip(x.numpy(), y.tolist(), strict=True))
+        ]
+        for plateau, taught in (("alpha_forward", False), ("alpha_target", True)):
+            found = {"plateau": {l: np.array([getattr(o, plateau)[l - 1] for o in shown]) for l in hidden}}
+            for name in ("basal", "apical", "soma"):
+                found[name] = {
+                    l: np.array([
+                        getattr(o.trace, name)[l - 1][o.trace.averaged & (o.trace.target == taught)].mean(0) for o in shown
+                    ]) for l in hidden
+                }  # fmt: skip
+            moments.append({n: {l: torch.as_tensor(v, dtype=x.dtype) for l, v in of.items()} for n, of in found.items()})
+        errors = {l: torch.as_tensor(np.array([o.E[l - 1] for o in shown]), dtype=x.dtype) for l in hidden}
+        return States(moments, errors)
 
     def predict_spiking(self, x: Tensor, duration: float | None = None, *, seed: int = 0) -> Tensor:
         """Scores of a spiking test, ``(N, n_L)``: mean output voltages after ``settle``, each input from rest.

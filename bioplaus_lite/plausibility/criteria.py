@@ -1,0 +1,519 @@
+"""The rows of the literature table, each a computation.
+
+The first eight are those of the table in Lange's review of 2019, whose slides name them and define none (two readings
+of one row make two). The others are what the field argues about besides. What a row asks is in its docstring. No rule
+is asked its name, and none its card.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from bioplaus_lite.costs import step_cost
+from bioplaus_lite.layers import Dense, Layer
+from bioplaus_lite.measures import angle, backprop_errors, true_gradients
+from bioplaus_lite.plausibility.case import Case, copied
+from bioplaus_lite.plausibility.sending import Spikes, wires
+from bioplaus_lite.plausibility.verdicts import Verdict, criterion
+from bioplaus_lite.rules import LearningRule
+from bioplaus_lite.rules.backprop import Backprop
+from bioplaus_lite.rules.base import Held, Synapse
+
+EXACT = 0.1  # degrees
+READABLE = 0.1  # share of the variance of backprop's errors; what chance gives with 100 examples is 0.01
+DRAWS = (1, 4, 16, 64)
+HALF = 0.15  # how far an order may lie from ½
+SOON, LATE = 800, 10**9  # ms
+
+Moments = list[dict[str, dict[int, Tensor]]]
+
+
+def _layers(layers: Iterable[int]) -> str:
+    named = sorted(layers)
+    return f"layer{'s' if len(named) > 1 else ''} {' and '.join(map(str, named))}"
+
+
+def _of_layers(rule: LearningRule, gradients: dict[str, Tensor]) -> dict[int, Tensor]:
+    return {l: gradients[f"W{l}"] for l in range(1, rule.network.depth + 1) if f"W{l}" in gradients}
+
+
+def _furthest(own: dict[int, Tensor], other: dict[int, Tensor]) -> tuple[int, float]:
+    """Layer and size of the largest angle, degrees; what is zero or missing lies at 90°."""
+    angles = {l: angle(own[l], g) if l in own and own[l].any() else 90.0 for l, g in other.items()}
+    layer = max(angles, key=lambda l: angles[l])
+    return layer, angles[layer]
+
+
+def _order(small: Sequence[float], angles: Sequence[float]) -> float:
+    """With which power of what gets small an angle falls, from the last two points: slope of ``log tan(angle / 2)``."""
+    one, two = (math.log(max(math.tan(math.radians(min(a, 179.9)) / 2), 1e-300)) for a in angles[-2:])
+    return (two - one) / math.log(small[-1] / small[-2])
+
+
+# ------------------------------------------------------------------------------------------- the rows of the review
+
+
+@criterion("exact gradients", unit="degrees", slide=True)
+def exact_gradients(case: Case) -> Verdict:
+    """Is the update the negative gradient?
+
+    It is if the angle to the gradient of the rule's own objective by autograd, in the layer where it is largest, is
+    below 0.1°. *In the limit*: it is not, but falls to zero with an option that the rule's theory sends to a limit
+    (``LearningRule.limits``), or as draws of its noise are averaged; the order is the slope in log–log.
+    """
+    rule, x, y = case.fresh, case.x, case.y
+    layer, worst = _furthest(_of_layers(rule, rule.gradients(x, y)), true_gradients(rule, x, y))
+    if worst < EXACT:
+        return Verdict("holds", worst, f"The largest angle to the gradient by autograd is {worst:.1g}°.")
+    for option, values in rule.limits.items():
+        angles = []
+        for value in values:
+            changed = case.make(**{option: value})
+            angles.append(_furthest(_of_layers(changed, changed.gradients(x, y)), true_gradients(changed, x, y))[1])
+        order = _order(values, angles)
+        if order > 0.8:
+            ends = f"{angles[0]:.2g}° at {option} = {values[0]} to {angles[-1]:.2g}° at {values[-1]}"
+            return Verdict("in the limit", worst, f"The largest angle falls from {ends}, with order {order:.1f}.")
+    if means := _averaged(rule, x, y):
+        true = true_gradients(rule, x, y)
+        angles = [_furthest(mean, true)[1] for mean in means]
+        order = _order([1 / k for k in DRAWS], angles)
+        if abs(order - 0.5) < HALF:
+            ends = f"{angles[0]:.0f}° for one draw of its noise to {angles[-1]:.0f}° for the mean of {DRAWS[-1]}"
+            return Verdict("in the limit", worst, f"The largest angle falls from {ends}, with order {order:.1f}.")
+    return Verdict("fails", worst, f"In layer {layer} the update lies {worst:.0f}° from the gradient by autograd.")
+
+
+def _averaged(rule: LearningRule, x: Tensor, y: Tensor) -> list[dict[int, Tensor]]:
+    """Updates averaged over more and more draws of a rule's noise; none if its updates do not hang on a draw."""
+    drawing = copied(rule)
+    total: dict[int, Tensor] = {}
+    means = []
+    for draw in range(DRAWS[-1]):
+        for i, generator in enumerate(drawing._generators().values()):
+            generator.manual_seed(1000 * i + draw)
+        now = _of_layers(drawing, drawing.gradients(x, y))
+        if draw == 1 and all(torch.equal(now[l], total[l]) for l in now):
+            return []
+        total = {l: total[l] + g if total else g.clone() for l, g in now.items()}
+        if draw + 1 in DRAWS:
+            means.append({l: t / (draw + 1) for l, t in total.items()})
+    return means
+
+
+@criterion("no weight transport", unit="degrees", slide=True)
+def no_weight_transport(case: Case) -> Verdict:
+    """Does a layer learn without knowing the weights above it?
+
+    The lesion: all that has travelled up, the error at the top and the rule's own weights are held, and the forward
+    weights ``W_k`` of one layer after another become noise where credit is assigned. No update of a layer below ``k``
+    may change in any bit. What layer ``k - 1`` reads of ``W_k`` it may tell those below; they have not read it then.
+    If an update changes, and does not when ``W_k`` is noise in ``feedback`` alone, ways up and down cannot be told
+    apart, and the row is not measured.
+    """
+    rule = copied(case.fresh)
+    held = rule.hold(case.x, case.y)
+    intact, turned = held.again(None), {}
+    for k in range(2, rule.network.depth + 1):
+        noise = _noise_like(rule.network.weight(k).detach(), seed=k)
+        lesioned = _with_weights(rule, k, noise, lambda: held.again(None))
+        read = [l for l in range(1, k) if not torch.equal(lesioned[f"W{l}"], intact[f"W{l}"])]
+        if read and not _through_feedback(rule, held, k, noise, intact):
+            raise NotImplementedError(
+                f"the update of {_layers(read)} reads W{k} otherwise than through feedback({k}), so that ways up and "
+                "down cannot be told apart"
+            )
+        for l in [k - 1] if k - 1 in read else read:  # if the layer below W_k reads it, the others are told by that one
+            turned[l] = max(turned.get(l, 0.0), angle(lesioned[f"W{l}"], intact[f"W{l}"]))
+    if not turned:
+        return Verdict("holds", 0.0, "With the weights above replaced by noise no update changes in any bit.")
+    worst = max(turned.values())
+    says = f"With the weights above it replaced by noise the update of {_layers(turned)} turns, by up to {worst:.0f}°"
+    if spared := [l for l in range(1, rule.network.depth) if l not in turned]:
+        return Verdict("partly", worst, f"{says}; {_layers(spared)} read{'s' if len(spared) == 1 else ''} no weight above.")
+    return Verdict("fails", worst, f"{says}.")
+
+
+def _noise_like(weight: Tensor, *, seed: int) -> Tensor:
+    drawn = torch.randn(weight.shape, generator=torch.Generator().manual_seed(seed), dtype=weight.dtype)
+    return drawn * weight.square().mean().sqrt()
+
+
+def _with_weights(rule: LearningRule, k: int, instead: Tensor, ask):  # noqa: ANN001, ANN202
+    weight = rule.network.weight(k)
+    kept = weight.detach().clone()
+    weight.data.copy_(instead)
+    try:
+        return ask()
+    finally:
+        weight.data.copy_(kept)
+
+
+def _through_feedback(rule: LearningRule, held: Held, k: int, noise: Tensor, intact: dict[str, Tensor]) -> bool:
+    """Whether an update below ``k`` changes if ``W_k`` is noise only while ``feedback`` is read."""
+    if type(rule).hold is not LearningRule.hold:  # a simulation, which holds all that goes up and reads its own weights
+        return True
+    feedback = rule.feedback
+    rule.__dict__["feedback"] = lambda layer: _with_weights(rule, k, noise, lambda: feedback(layer).detach().clone())
+    try:
+        now = held.again(None)
+    finally:
+        del rule.__dict__["feedback"]
+    return any(not torch.equal(now[f"W{l}"], intact[f"W{l}"]) for l in range(1, k))
+
+
+def _own(rule: LearningRule) -> dict[str, Tensor]:
+    """Weights that are the rule's and not the network's, by name."""
+    found = (*rule.named_parameters(recurse=False), *rule.named_buffers(recurse=False))
+    return {name: t.detach() for name, t in found if t.ndim >= 2 and t.is_floating_point()}
+
+
+@criterion("no feedback weights of its own", unit="per forward weight", slide=True)
+def no_feedback_weights(case: Case) -> Verdict:
+    """No separate pathways, first reading: are there weights besides those by which the network computes?
+
+    Counted with every weight its own: what a simulation works out in closed form from other weights needs synapses in a
+    brain (``LearningRule.openly``).
+    """
+    rule = case.open
+    own = sum(t.numel() for t in _own(rule).values())
+    forward = sum(rule.network.weight(l).numel() for l in range(1, rule.network.depth + 1))
+    if not own:
+        return Verdict("holds", 0.0, "The rule has no weights beside those of the network.")
+    return Verdict("fails", own / forward, f"It has {own:,} weights of its own beside {forward:,} of the network.")
+
+
+@criterion("no error units", unit="share of variance", slide=True)
+def no_error_units(case: Case) -> Verdict:
+    """No separate pathways, second reading: do units hold their errors themselves?
+
+    They do if the rule's ``states`` are activities and compartments, and the rule's own errors can be read from one of
+    them, or from its change between two moments: if it explains more than half of their variance, unit by unit.
+    """
+    moments, errors = case.states
+    if any("error" in moment for moment in moments):
+        carried = sum(e[0].numel() for e in errors.values())
+        units = sum(case.fresh.network.sizes[1:-1])
+        return Verdict("fails", None, f"Beside the activities of {units} hidden units {carried} errors must be carried.")
+    name, share = max(
+        ((name, _explained(of, errors)) for name, of in (*_held_at_once(moments), *_changes(moments))),
+        key=lambda found: found[1],
+    )
+    said = f"Of the variance of its errors {100 * share:.0f} % can be read from {name} of the same unit."
+    return Verdict("holds" if share > 0.5 else "partly", share, said)
+
+
+def _words(state: str) -> str:
+    """A state's name in a sentence."""
+    if state in ("error", "activity"):
+        return state
+    return f"{state} potential" if state == "plateau" else f"{state.replace('_', '-')} voltage"
+
+
+def _held_at_once(moments: Moments) -> list[tuple[str, dict[int, Tensor]]]:
+    """What can be read at one moment, with words for it."""
+    if len(moments) == 1:
+        return [(f"the {_words(name)}", of) for name, of in moments[0].items()]
+    return [(f"the {_words(name)} at moment {i}", of) for i, moment in enumerate(moments, 1) for name, of in moment.items()]
+
+
+def _changes(moments: Moments) -> list[tuple[str, dict[int, Tensor]]]:
+    """What changes between the first and the last moment."""
+    first, last = moments[0], moments[-1]
+    both = [name for name in first if name in last] if len(moments) > 1 else []
+    return [(f"the change of the {_words(n)} between two moments", {l: last[n][l] - first[n][l] for l in first[n]}) for n in both]
+
+
+def _explained(state: dict[int, Tensor], wanted: dict[int, Tensor]) -> float:
+    """Share of the variance of an error that a state explains linearly, unit by unit, in the layer where it is least."""
+    shares = []
+    for layer, values in state.items():
+        v, e = (part.flatten(1) - part.flatten(1).mean(0) for part in (values.double(), wanted[layer].double()))
+        tiny = torch.finfo(v.dtype).tiny
+        shares.append((((v * e).sum(0) ** 2 / v.square().sum(0).clamp(min=tiny)).sum() / e.square().sum()).item())
+    return min(shares, default=0.0)
+
+
+@criterion("dendritic integration", unit="of the apical change", slide=True)
+def dendritic_integration(case: Case) -> Verdict:
+    """Do units receive feedback in a dendrite of its own, which acts on learning?
+
+    They do if ``states`` have an ``apical`` and a ``basal`` voltage that differ and finite differences of the apical one,
+    made by a little more feedback onto one unit of each hidden layer, move the unit's own update and not its basal
+    voltage. The figure is by how much the soma moves, as a share of the apical change.
+    """
+    rule = case.fresh
+    before = case.states.moments[-1]
+    if not {"apical", "basal"} <= set(before):
+        return Verdict("fails", None, "A unit is one number: it has no apical and no basal dendrite.")
+    updates, moved = rule.gradients(case.x, case.y), []
+    for layer in range(1, rule.network.depth):
+        pushed = _with_more_feedback(rule, layer)
+        after, then = pushed.states(case.x, case.y).moments[-1], pushed.gradients(case.x, case.y)[f"W{layer}"]
+        change = {name: (after[name][layer] - before[name][layer])[:, 0].norm() for name in ("apical", "basal", "soma")}
+        own = (then - updates[f"W{layer}"])[0].norm()
+        if not change["apical"] or change["basal"] or not own or before["apical"][layer].equal(before["basal"][layer]):
+            return Verdict("fails", None, f"In layer {layer} the apical dendrite is not one of its own, or teaches nothing.")
+        moved.append((change["soma"] / change["apical"]).item())
+    said = "Where the apical voltage of a unit changes, so does its update, and its basal voltage does not"
+    soma = f"its soma moves {max(moved):.2g} times as much" if max(moved) else "nor does its soma"
+    return Verdict("holds", max(moved), f"{said}; {soma}.")
+
+
+def _with_more_feedback(rule: LearningRule, layer: int, by: float = 1e-3) -> LearningRule:
+    """A copy in which the first unit of ``layer`` receives more of all feedback."""
+    pushed = copied(rule)
+    weights = pushed.feedback(layer + 1)
+    mine = {t.untyped_storage().data_ptr() for t in _own(pushed).values()}
+    if weights.untyped_storage().data_ptr() in mine:
+        weights.data[0] += by
+        return pushed
+    feedback = pushed.feedback
+
+    def more(of: int) -> Tensor:
+        given = feedback(of).detach().clone()
+        if of == layer + 1:
+            given[0] += by
+        return given
+
+    pushed.__dict__["feedback"] = more
+    return pushed
+
+
+@criterion("separate weights learned", unit="relative change", slide=True)
+def separate_weights_learned(case: Case) -> Verdict:
+    """Do the rule's own weights learn?
+
+    They do if they change in a short training, by ‖B_T - B_0‖ / ‖B_0‖, and to other values after one with other labels:
+    what is drawn anew whatever is learned has not learned. The figure is the largest change.
+    """
+    begun, after, others = case.open, *case.open_after
+    before, now, then = _own(begun), _own(after), _own(others)
+    if not before:
+        return Verdict("not applicable", None, "The rule has no weights of its own.")
+    changes = {name: ((now[name] - b).norm() / b.norm()).item() for name, b in before.items()}
+    learned = [name for name in before if changes[name] and not torch.equal(now[name], then[name])]
+    still = [name for name in before if name not in learned]
+    if not learned:
+        how = "are drawn anew, whatever is learned" if any(changes.values()) else "stay as they were drawn"
+        return Verdict("fails", max(changes.values()), f"Its weights {', '.join(still)} {how}.")
+    most = max(changes[name] for name in learned)
+    verb = "changes" if len(learned) == 1 else "change"
+    said = f"In a short training {', '.join(learned)} {verb} by up to {100 * most:.0f} %"
+    return Verdict("partly" if still else "holds", most, f"{said}; of {', '.join(still)} none is learned." if still else f"{said}.")
+
+
+@criterion("linear stabilisation", unit="activity", slide=True)
+def linear_stabilisation(case: Case) -> Verdict:
+    """Does a layer whose target is met hand on a target that is met?
+
+    It concerns rules that give units an ``activity`` at two moments, the second their target. With inverses that have
+    not learned and no error at the top, each target must equal its activity exactly.
+    """
+    if not all("activity" in moment for moment in case.states.moments) or len(case.states.moments) < 2:
+        return Verdict("not applicable", None, "The rule sends no targets.")
+    moments = case.met.moments
+    first, last = moments[0]["activity"], moments[-1]["activity"]
+    largest = max((last[l] - first[l]).abs().max().item() for l in first)
+    if not largest:
+        return Verdict("holds", 0.0, "With nothing to correct every target equals its activity, to the bit.")
+    return Verdict("fails", largest, f"With nothing to correct targets differ from activities by up to {largest:.2g}.")
+
+
+@criterion("explicit error representation", unit="share of variance", slide=True)
+def explicit_error(case: Case) -> Verdict:
+    """Is there, at one moment, a state that is the error?
+
+    After a short training: a state from ``states`` that is zero when the output meets its target, and that explains at
+    least a tenth of the variance of backprop's error, unit by unit, in each hidden layer. *Partly*: no state is, but the
+    change of one between two moments.
+    """
+    rule = case.after
+    wanted = backprop_errors(rule, case.x, case.y)
+    there, met = (rule.states(case.x, case.y, met=met).moments for met in (False, True))
+    best = 0.0, "No state that is zero when there is nothing to correct says anything of backprop's error"
+    for says, kind in (("holds", _held_at_once), ("partly", _changes)):
+        for (name, of), (_, silent) in zip(kind(there), kind(met), strict=True):
+            share = _explained(of, wanted)
+            quiet = all(silent[l].abs().max() <= 1e-9 * of[l].abs().max() for l in of)
+            if quiet and share >= READABLE:
+                said = f"{name.capitalize()} is zero when there is nothing to correct, and explains"
+                return Verdict(says, share, f"{said} {100 * share:.0f} % of the variance of backprop's error.")
+            if share > best[0]:
+                zero = "is zero when there is nothing to correct, but" if quiet else "is not zero when there is nothing to correct; it"
+                best = share, f"{name.capitalize()} {zero} explains {100 * share:.0f} % of the variance of backprop's error"
+    return Verdict("fails", best[0], f"{best[1]}.")
+
+
+# ------------------------------------------------------------------------------------------- what the field adds
+
+
+@criterion("local", unit="relative deviation")
+def local(case: Case) -> Verdict:
+    """Is a synapse changed by nothing but the two signals that meet there?
+
+    Each update must be the sum over examples of products of one signal at the unit and one at the unit below, and a
+    decay of the synapse itself. Then a state of any other unit, with these two held, cannot move it. The figure is by
+    how much an update differs from that sum.
+    """
+    rule = case.fresh
+    with rule.as_it_is(), torch.no_grad():
+        sums = _products(rule, rule.credit(case.x, case.y)[1])
+    written = rule.gradients(case.x, case.y)
+    off = {n: ((written[n] - g).norm() / g.norm().clamp(min=1e-300)).item() for n, g in sums.items() if n in written}
+    name, largest = max(off.items(), key=lambda found: found[1])
+    if largest < 1e-9:
+        said = f"The updates of all {len(off)} weights are sums of products of the two signals that meet there"
+        return Verdict("holds", largest, f"{said}.")
+    said = f"The update of {name} differs by {100 * largest:.2g} % from the sum of products of the two signals"
+    return Verdict("fails", largest, f"{said} that meet there.")
+
+
+def _products(rule: LearningRule, synapses: Iterable[Synapse]) -> dict[str, Tensor]:
+    """``{name: Σ post preᵀ + decay · W}``, whatever a rule says that the sum is, or makes of it in the end."""
+    sums: dict[str, Tensor] = {}
+    for s in synapses:
+        mine = s.weight in rule._parameters
+        weight = (rule if mine else rule.network)._parameters[s.weight].detach()
+        out = torch.empty_like(weight)
+        if isinstance(s.total, Tensor) and weight.ndim == 2:
+            torch.mm(s.post.T, s.pre, out=out)
+        elif weight.ndim > 1:
+            layer = Layer(Dense(), "linear") if mine else rule.network.layers[int(s.weight[1:]) - 1]
+            layer.outer(s.post, s.pre, out)
+        else:  # a bias that is named by itself: what is at its unit, times one
+            out.copy_((s.post * s.pre).sum(0))
+        decay = s.decay.reshape(-1, *[1] * (weight.ndim - 1)) if isinstance(s.decay, Tensor) else s.decay
+        sums[s.weight] = sums.get(s.weight, 0) + out + decay * weight
+    return sums
+
+
+@criterion("unsigned errors do", unit="degrees")
+def unsigned_errors_do(case: Case) -> Verdict:
+    """Does the rule do without the sign of the errors at the output?
+
+    The error at the top is replaced by its size, and all else held, before a short training and after it. The rule needs
+    the sign if the update of a hidden layer turns by 90° or more, which leaves nothing of it; up to 75° most of it is
+    left, and between the two it is *partly*.
+    """
+    turned = []
+    for rule in (case.fresh, case.after):
+        held = rule.hold(case.x, case.y)
+        if held.error is None:
+            raise NotImplementedError("an error at the top that can be changed by itself, see hold()")
+        signed, unsigned = (_of_layers(rule, held.again(e)) for e in (None, held.error.abs()))
+        hidden = range(1, rule.network.depth)
+        turned.append(_furthest({l: unsigned[l] for l in hidden}, {l: signed[l] for l in hidden})[1])
+    said = "With errors that have lost their sign the update of a hidden layer turns by up to"
+    said = f"{said} {turned[0]:.0f}° before training, {turned[1]:.0f}° after."
+    worst = max(turned)
+    return Verdict("fails" if worst >= 90 else "partly" if worst > 75 else "holds", worst, said)
+
+
+@criterion("works with spikes", unit="ms")
+def works_with_spikes(case: Case) -> Verdict:
+    """How long must messages take if they are counts of spikes?
+
+    Each activity that a layer sends up and each signal that feedback weights carry down is replaced by a Poisson count,
+    at 0.2 spikes/ms for the largest; a signed signal takes two cells. The figure is the time, from 50 ms up, in which
+    the update comes within 45° of that without spikes, in every layer. Up to 800 ms it *holds*; later it does *in the
+    limit*. The angle falls as time to the power -½, or -¼ where a rectifier's slope jumps.
+    """
+    rule, time, before = case.open, 50, None
+    clean = _of_layers(rule, rule.gradients(case.x, case.y))
+    while time < LATE:
+        turned = [_with_spikes(rule, case, clean, time, seed) for seed in range(3)]
+        if None in turned:
+            if "spiking" in rule.other_answers():
+                return Verdict("holds", None, "The rule is a simulation of spikes: it sends nothing else.")
+            raise NotImplementedError("messages that go through the layers of the network and through feedback()")
+        now = sum(turned) / len(turned)
+        if now < 45:
+            between = 4 ** -((45 - now) / (before - now)) if before else 1.0
+            said = f"Sent as counts of spikes, messages must take {_lasting(time * between)} for the update to come within"
+            return Verdict("holds" if time * between <= SOON else "in the limit", time * between, f"{said} 45°.")
+        time, before = time * 4, now
+    said = f"Sent as counts of spikes, messages leave the update {before:.0f}° away, even if they take"
+    return Verdict("fails", None, f"{said} {_lasting(time / 4)}.")
+
+
+def _lasting(ms: float) -> str:
+    """A time in the unit in which it can be imagined."""
+    for unit, size in (("days", 86.4e6), ("hours", 3.6e6), ("minutes", 6e4), ("s", 1e3), ("ms", 1.0)):
+        if ms >= 2 * size or unit == "ms":
+            return f"{float(f'{ms / size:.1g}'):g} {unit}"
+    raise AssertionError
+
+
+def _with_spikes(rule: LearningRule, case: Case, clean: dict[int, Tensor], time: float, seed: int) -> float | None:
+    """The largest angle between the update by spikes and that without, degrees; ``None`` if no message was seen."""
+    spikes = Spikes(time, seed)
+    with rule.as_it_is(), torch.no_grad(), wires(rule, up=spikes.up, down=spikes.down):
+        synapses = [s._replace(pre=spikes.heard(s.pre)) for s in rule.credit(case.x, case.y)[1]]
+        summed = rule._sum(synapses, torch.empty_like).values()
+        noisy = {name: g for p, g in summed for name in rule._names(p)}
+    return _furthest(_of_layers(rule, noisy), clean)[1] if spikes.messages else None
+
+
+@criterion("moments compared", unit="moments")
+def moments_compared(case: Case) -> Verdict:
+    """At how many moments must a unit be read, for one update? Counted: what ``states`` has."""
+    moments = case.states.moments
+    names = [", ".join(moment) for moment in moments]
+    return Verdict("counted", float(len(moments)), f"What a unit holds, moment by moment: {'; then '.join(names)}.")
+
+
+@criterion("passes up", unit="of an example")
+def passes_up(case: Case) -> Verdict:
+    """How often does an example run up the network in one step of training? Counted at the layers."""
+    up, _ = _counted(case)
+    return Verdict("counted", up, f"Each layer answers {up:.3g} times for one example.")
+
+
+@criterion("passes down", unit="of an example")
+def passes_down(case: Case) -> Verdict:
+    """How often do signals of an example run down in one step of training? Counted at the weights of ``feedback``."""
+    _, down = _counted(case)
+    return Verdict("counted", down, f"Each set of feedback weights carries {down:.3g} signals for one example.")
+
+
+def _counted(case: Case) -> tuple[float, float]:
+    rule, rows = copied(case.fresh).train(), {"up": 0, "down": 0}
+
+    def count(which: str, signal: Tensor) -> Tensor:
+        rows[which] += len(signal)
+        return signal
+
+    with wires(rule, up=lambda _, h: count("up", h), down=lambda _, s: count("down", s)):
+        rule.assign_gradients(case.x, case.y)
+    if not rows["up"]:
+        raise NotImplementedError("messages that go through the layers of the network")
+    depth, batch = rule.network.depth, len(case.x)
+    return rows["up"] / (depth * batch), rows["down"] / ((depth - 1) * batch)
+
+
+@criterion("memory beside the weights", unit="numbers a unit")
+def memory_beside_weights(case: Case) -> Verdict:
+    """What must be kept for one example until weights change? Counted: all numbers of the passes up and of the states."""
+    rule = case.fresh
+    with rule.as_it_is(), torch.no_grad():
+        trace = rule.observe(case.x)
+    tensors = {id(t): t for t in tree_leaves((trace.h[1:], trace.more)) if isinstance(t, Tensor) and t.ndim > 1}
+    kept = sum(t.numel() for t in tensors.values())
+    kept += sum(t.numel() for moment in case.states.moments for of in moment.values() for t in of.values())
+    units = sum(math.prod(h.shape[1:]) for h in trace.h[1:])
+    each = kept / len(case.x) / units
+    return Verdict("counted", each, f"{each:.2g} numbers are kept for each unit and example until the weights change.")
+
+
+@criterion("cost of a step", unit="of backprop's")
+def cost_of_a_step(case: Case) -> Verdict:
+    """How many multiply-accumulates does a step take, as a share of backpropagation's in the same network? Counted."""
+    exact = step_cost(Backprop(case.make().network), case.x, case.y).macs
+    share = step_cost(case.fresh, case.x, case.y).macs / exact
+    return Verdict("counted", share, f"A step takes {share:.3g} times the multiplications of backpropagation.")
