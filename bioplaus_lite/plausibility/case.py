@@ -89,7 +89,7 @@ class Case:
 
     @cached_property
     def open_after(self) -> tuple[LearningRule, LearningRule]:
-        """``open`` after a short training, and after one from the same start and draws with labels that are shuffled."""
+        """``open`` after a short training, and after one from the same start and draws with shuffled labels."""
         x, y = self.data
         others = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))]
 

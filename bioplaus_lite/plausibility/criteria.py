@@ -8,7 +8,8 @@ is asked its name, and none its card.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,11 +27,12 @@ from bioplaus_lite.rules.base import Held, Synapse
 
 EXACT = 0.1  # degrees
 READABLE = 0.1  # share of the variance of backprop's errors; what chance gives with 100 examples is 0.01
-DRAWS = (1, 4, 16, 64)
+DRAWS = (1, 64, 1024, 4096)
 HALF = 0.15  # how far an order may lie from ½
 SOON, LATE = 800, 10**9  # ms
 
 Moments = list[dict[str, dict[int, Tensor]]]
+Answer = TypeVar("Answer")
 
 
 def _layers(layers: Iterable[int]) -> str:
@@ -50,8 +52,10 @@ def _furthest(own: dict[int, Tensor], other: dict[int, Tensor]) -> tuple[int, fl
 
 
 def _order(small: Sequence[float], angles: Sequence[float]) -> float:
-    """With which power of what gets small an angle falls, from the last two points: slope of ``log tan(angle / 2)``."""
-    one, two = (math.log(max(math.tan(math.radians(min(a, 179.9)) / 2), 1e-300)) for a in angles[-2:])
+    """With which power of what gets small an angle falls: the slope of ``log tan angle`` over the last two points."""
+    if max(angles[-2:]) >= 89.9:
+        return 0.0
+    one, two = (math.log(max(math.tan(math.radians(a)), 1e-300)) for a in angles[-2:])
     return (two - one) / math.log(small[-1] / small[-2])
 
 
@@ -84,9 +88,12 @@ def exact_gradients(case: Case) -> Verdict:
         angles = [_furthest(mean, true)[1] for mean in means]
         order = _order([1 / k for k in DRAWS], angles)
         if abs(order - 0.5) < HALF:
-            ends = f"{angles[0]:.0f}° for one draw of its noise to {angles[-1]:.0f}° for the mean of {DRAWS[-1]}"
+            ends = f"{angles[0]:.0f}° for one draw of its noise to {angles[-1]:.0f}° for the mean of {DRAWS[-1]:,}"
             return Verdict("in the limit", worst, f"The largest angle falls from {ends}, with order {order:.1f}.")
-    return Verdict("fails", worst, f"In layer {layer} the update lies {worst:.0f}° from the gradient by autograd.")
+    later = case.after
+    _, then = _furthest(_of_layers(later, later.gradients(x, y)), true_gradients(later, x, y))
+    said = f"In layer {layer} the update lies {worst:.0f}° from the gradient by autograd"
+    return Verdict("fails", worst, f"{said}; after a short training the largest angle is {then:.0f}°.")
 
 
 def _averaged(rule: LearningRule, x: Tensor, y: Tensor) -> list[dict[int, Tensor]]:
@@ -118,7 +125,7 @@ def no_weight_transport(case: Case) -> Verdict:
     """
     rule = copied(case.fresh)
     held = rule.hold(case.x, case.y)
-    intact, turned = held.again(None), {}
+    intact, turned = held.again(None), dict[int, float]()
     for k in range(2, rule.network.depth + 1):
         noise = _noise_like(rule.network.weight(k).detach(), seed=k)
         lesioned = _with_weights(rule, k, noise, lambda: held.again(None))
@@ -135,7 +142,8 @@ def no_weight_transport(case: Case) -> Verdict:
     worst = max(turned.values())
     says = f"With the weights above it replaced by noise the update of {_layers(turned)} turns, by up to {worst:.0f}°"
     if spared := [l for l in range(1, rule.network.depth) if l not in turned]:
-        return Verdict("partly", worst, f"{says}; {_layers(spared)} read{'s' if len(spared) == 1 else ''} no weight above.")
+        verb = "reads" if len(spared) == 1 else "read"
+        return Verdict("partly", worst, f"{says}; {_layers(spared)} {verb} no weight above.")
     return Verdict("fails", worst, f"{says}.")
 
 
@@ -144,7 +152,8 @@ def _noise_like(weight: Tensor, *, seed: int) -> Tensor:
     return drawn * weight.square().mean().sqrt()
 
 
-def _with_weights(rule: LearningRule, k: int, instead: Tensor, ask):  # noqa: ANN001, ANN202
+def _with_weights(rule: LearningRule, k: int, instead: Tensor, ask: Callable[[], Answer]) -> Answer:
+    """What ``ask()`` says while ``W_k`` is something else."""
     weight = rule.network.weight(k)
     kept = weight.detach().clone()
     weight.data.copy_(instead)
@@ -199,7 +208,8 @@ def no_error_units(case: Case) -> Verdict:
     if any("error" in moment for moment in moments):
         carried = sum(e[0].numel() for e in errors.values())
         units = sum(case.fresh.network.sizes[1:-1])
-        return Verdict("fails", None, f"Beside the activities of {units} hidden units {carried} errors must be carried.")
+        said = f"Beside the activities of {units} hidden units {carried} errors must be carried."
+        return Verdict("fails", None, said)
     name, share = max(
         ((name, _explained(of, errors)) for name, of in (*_held_at_once(moments), *_changes(moments))),
         key=lambda found: found[1],
@@ -217,20 +227,24 @@ def _words(state: str) -> str:
 
 def _held_at_once(moments: Moments) -> list[tuple[str, dict[int, Tensor]]]:
     """What can be read at one moment, with words for it."""
-    if len(moments) == 1:
-        return [(f"the {_words(name)}", of) for name, of in moments[0].items()]
-    return [(f"the {_words(name)} at moment {i}", of) for i, moment in enumerate(moments, 1) for name, of in moment.items()]
+    found = []
+    for i, moment in enumerate(moments, 1):
+        when = f" at moment {i}" if len(moments) > 1 else ""
+        found += [(f"the {_words(name)}{when}", of) for name, of in moment.items()]
+    return found
 
 
 def _changes(moments: Moments) -> list[tuple[str, dict[int, Tensor]]]:
     """What changes between the first and the last moment."""
     first, last = moments[0], moments[-1]
-    both = [name for name in first if name in last] if len(moments) > 1 else []
-    return [(f"the change of the {_words(n)} between two moments", {l: last[n][l] - first[n][l] for l in first[n]}) for n in both]
+    return [
+        (f"the change of the {_words(name)} between two moments", {l: last[name][l] - h for l, h in of.items()})
+        for name, of in first.items() if len(moments) > 1 and name in last
+    ]  # fmt: skip
 
 
 def _explained(state: dict[int, Tensor], wanted: dict[int, Tensor]) -> float:
-    """Share of the variance of an error that a state explains linearly, unit by unit, in the layer where it is least."""
+    """Share of an error's variance that a state explains linearly, unit by unit, in the layer where it is least."""
     shares = []
     for layer, values in state.items():
         v, e = (part.flatten(1) - part.flatten(1).mean(0) for part in (values.double(), wanted[layer].double()))
@@ -243,8 +257,8 @@ def _explained(state: dict[int, Tensor], wanted: dict[int, Tensor]) -> float:
 def dendritic_integration(case: Case) -> Verdict:
     """Do units receive feedback in a dendrite of its own, which acts on learning?
 
-    They do if ``states`` have an ``apical`` and a ``basal`` voltage that differ and finite differences of the apical one,
-    made by a little more feedback onto one unit of each hidden layer, move the unit's own update and not its basal
+    They do if ``states`` have an ``apical`` and a ``basal`` voltage that differ, and finite differences of the apical
+    one, made by a little more feedback onto one unit of each hidden layer, move the unit's own update and not its basal
     voltage. The figure is by how much the soma moves, as a share of the apical change.
     """
     rule = case.fresh
@@ -257,8 +271,10 @@ def dendritic_integration(case: Case) -> Verdict:
         after, then = pushed.states(case.x, case.y).moments[-1], pushed.gradients(case.x, case.y)[f"W{layer}"]
         change = {name: (after[name][layer] - before[name][layer])[:, 0].norm() for name in ("apical", "basal", "soma")}
         own = (then - updates[f"W{layer}"])[0].norm()
-        if not change["apical"] or change["basal"] or not own or before["apical"][layer].equal(before["basal"][layer]):
-            return Verdict("fails", None, f"In layer {layer} the apical dendrite is not one of its own, or teaches nothing.")
+        apart = not before["apical"][layer].equal(before["basal"][layer])
+        if not (apart and change["apical"] and own) or change["basal"]:
+            said = f"In layer {layer} the apical dendrite is not one of its own, or teaches nothing."
+            return Verdict("fails", None, said)
         moved.append((change["soma"] / change["apical"]).item())
     said = "Where the apical voltage of a unit changes, so does its update, and its basal voltage does not"
     soma = f"its soma moves {max(moved):.2g} times as much" if max(moved) else "nor does its soma"
@@ -305,7 +321,9 @@ def separate_weights_learned(case: Case) -> Verdict:
     most = max(changes[name] for name in learned)
     verb = "changes" if len(learned) == 1 else "change"
     said = f"In a short training {', '.join(learned)} {verb} by up to {100 * most:.0f} %"
-    return Verdict("partly" if still else "holds", most, f"{said}; of {', '.join(still)} none is learned." if still else f"{said}.")
+    if still:
+        return Verdict("partly", most, f"{said}; of {', '.join(still)} none is learned.")
+    return Verdict("holds", most, f"{said}.")
 
 
 @criterion("linear stabilisation", unit="activity", slide=True)
@@ -330,8 +348,8 @@ def explicit_error(case: Case) -> Verdict:
     """Is there, at one moment, a state that is the error?
 
     After a short training: a state from ``states`` that is zero when the output meets its target, and that explains at
-    least a tenth of the variance of backprop's error, unit by unit, in each hidden layer. *Partly*: no state is, but the
-    change of one between two moments.
+    least a tenth of the variance of backprop's error, unit by unit, in each hidden layer. *Partly*: no state is, but
+    the change of one between two moments.
     """
     rule = case.after
     wanted = backprop_errors(rule, case.x, case.y)
@@ -345,8 +363,9 @@ def explicit_error(case: Case) -> Verdict:
                 said = f"{name.capitalize()} is zero when there is nothing to correct, and explains"
                 return Verdict(says, share, f"{said} {100 * share:.0f} % of the variance of backprop's error.")
             if share > best[0]:
-                zero = "is zero when there is nothing to correct, but" if quiet else "is not zero when there is nothing to correct; it"
-                best = share, f"{name.capitalize()} {zero} explains {100 * share:.0f} % of the variance of backprop's error"
+                verb, then = ("is", ", but") if quiet else ("is not", "; it")
+                said = f"{name.capitalize()} {verb} zero when there is nothing to correct{then} explains"
+                best = share, f"{said} {100 * share:.0f} % of the variance of backprop's error"
     return Verdict("fails", best[0], f"{best[1]}.")
 
 
@@ -397,9 +416,9 @@ def _products(rule: LearningRule, synapses: Iterable[Synapse]) -> dict[str, Tens
 def unsigned_errors_do(case: Case) -> Verdict:
     """Does the rule do without the sign of the errors at the output?
 
-    The error at the top is replaced by its size, and all else held, before a short training and after it. The rule needs
-    the sign if the update of a hidden layer turns by 90° or more, which leaves nothing of it; up to 75° most of it is
-    left, and between the two it is *partly*.
+    The error at the top is replaced by its size, and all else held, before a short training and after it. The rule
+    needs the sign if the update of a hidden layer turns by 90° or more, which leaves nothing of it; up to 75° it does
+    without, and between the two it is *partly*.
     """
     turned = []
     for rule in (case.fresh, case.after):
@@ -424,7 +443,8 @@ def works_with_spikes(case: Case) -> Verdict:
     the update comes within 45° of that without spikes, in every layer. Up to 800 ms it *holds*; later it does *in the
     limit*. The angle falls as time to the power -½, or -¼ where a rectifier's slope jumps.
     """
-    rule, time, before = case.open, 50, None
+    rule, time = case.open, 50
+    before: float | None = None
     clean = _of_layers(rule, rule.gradients(case.x, case.y))
     while time < LATE:
         turned = [_with_spikes(rule, case, clean, time, seed) for seed in range(3)]
@@ -432,11 +452,12 @@ def works_with_spikes(case: Case) -> Verdict:
             if "spiking" in rule.other_answers():
                 return Verdict("holds", None, "The rule is a simulation of spikes: it sends nothing else.")
             raise NotImplementedError("messages that go through the layers of the network and through feedback()")
-        now = sum(turned) / len(turned)
+        now = sum(a for a in turned if a is not None) / len(turned)
         if now < 45:
             between = 4 ** -((45 - now) / (before - now)) if before else 1.0
-            said = f"Sent as counts of spikes, messages must take {_lasting(time * between)} for the update to come within"
-            return Verdict("holds" if time * between <= SOON else "in the limit", time * between, f"{said} 45°.")
+            said = f"Sent as counts of spikes, messages must take {_lasting(time * between)} for the update"
+            says = "holds" if time * between <= SOON else "in the limit"
+            return Verdict(says, time * between, f"{said} to come within 45°.")
         time, before = time * 4, now
     said = f"Sent as counts of spikes, messages leave the update {before:.0f}° away, even if they take"
     return Verdict("fails", None, f"{said} {_lasting(time / 4)}.")
@@ -499,7 +520,7 @@ def _counted(case: Case) -> tuple[float, float]:
 
 @criterion("memory beside the weights", unit="numbers a unit")
 def memory_beside_weights(case: Case) -> Verdict:
-    """What must be kept for one example until weights change? Counted: all numbers of the passes up and of the states."""
+    """What must be kept of one example until weights change? Counted: numbers of the passes up and of the states."""
     rule = case.fresh
     with rule.as_it_is(), torch.no_grad():
         trace = rule.observe(case.x)

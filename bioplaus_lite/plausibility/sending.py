@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ def wires(rule: LearningRule, *, up: Message, down: Message) -> Iterator[None]:
         weights.carry = lambda signal: down(layer, signal)
         return weights
 
-    network.layers = tuple(_Hooked(layer, number, up) for number, layer in enumerate(layers, 1))
+    network.layers = tuple(cast(Layer, _Hooked(layer, number, up)) for number, layer in enumerate(layers, 1))
     rule.__dict__["feedback"] = hooked
     try:
         yield

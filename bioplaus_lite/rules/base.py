@@ -104,7 +104,7 @@ class Held(NamedTuple):
     """Credit that can be assigned again while all that has travelled up stays as it was: what lesions are made with.
 
     ``again``: called with a top error, or ``None`` for the one that there was, gives ``{name: pseudo-gradient}`` by the
-    weights as they are *then*. ``error``: that top error, ``(batch, n_L)``; ``None`` where a rule does not set it apart.
+    weights as they are *then*. ``error``: that top error, ``(batch, n_L)``; ``None`` if a rule does not set it apart.
     """
 
     again: Callable[[Tensor | None], dict[str, Tensor]]
@@ -114,8 +114,8 @@ class Held(NamedTuple):
 class States(NamedTuple):
     """What hidden units hold when they learn from some examples, each tensor ``(batch, n_l)``.
 
-    ``moments``: a dict for each moment at which something can be read, ``{name: {l: state}}``. ``errors``: ``{l: δ_l}``,
-    the rule's own errors of these very examples.
+    ``moments``: a dict for each moment at which something can be read, ``{name: {l: state}}``. ``errors``:
+    ``{l: δ_l}``, the rule's own errors of these very examples.
     """
 
     moments: list[dict[str, dict[int, Tensor]]]

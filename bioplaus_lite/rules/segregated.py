@@ -18,7 +18,7 @@ from bioplaus_lite.models.segregated.condition import jacobian_condition
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
 from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range
 from bioplaus_lite.models.segregated.readable import ReadableEngine
-from bioplaus_lite.models.segregated.simulation import Result, Simulation
+from bioplaus_lite.models.segregated.simulation import Outcome, Result, Simulation
 from bioplaus_lite.models.segregated.weights import Weights
 from bioplaus_lite.networks import uniform_like
 from bioplaus_lite.rules.base import Held, LearningRule, States, Synapse
@@ -257,52 +257,57 @@ class SegregatedCompartments(LearningRule):
 
         The output's error is part of its dendrites' voltages and not set apart: ``error`` is ``None``.
         """
-        self._check(x, y)
-        sizes, c = self.network.sizes, self.constants
-        shown = []
-        for one, label in zip(x.numpy(), y.tolist(), strict=True):
-            outcome = self.simulation(seed=self.seed + len(shown)).example(one, label, learn=False, record=True)
-            assert outcome.trace is not None  # it was asked for
-            early = np.array(outcome.lengths)[:, None] - np.concatenate([np.zeros((2, 0), int), *outcome.plateau_steps], 1)
-            shown.append((one, label, outcome.lengths, early.astype(int), outcome.trace.spikes))
+        depth, c, shown = self.network.depth, self.constants, self._from_rest(x, y, y.tolist())
+        rest = [np.zeros((2, 0), int)]  # a network without hidden layers has no plateaus
+        early = [np.array(o.lengths)[:, None] - np.concatenate([*rest, *o.plateau_steps], 1) for o in shown]
 
         def again(error: Tensor | None = None) -> dict[str, Tensor]:
             if error is not None:
                 raise NotImplementedError(f"{type(self).__name__} does not set its top error apart from its voltages")
-            sums: dict[str, Tensor] = {}
-            for one, label, lengths, early, spikes in shown:
-                o = self.simulation().example(one, label, lengths=lengths, plateaus=early, spikes=spikes, learn=False)
-                for l in range(1, len(sizes)):
-                    P = c.P_out if l == len(sizes) - 1 else c.P_hidden
-                    g = torch.from_numpy(np.outer(o.E[l - 1] * P / len(shown), o.psp[l - 1]))
-                    sums[f"W{l}"] = sums.get(f"W{l}", 0) + g
-            return {name: g.to(self.network.weight(1).dtype) for name, g in sums.items()}
+            simulation, sums = self.simulation(), dict[str, Tensor]()
+            for one, label, before, plateaus in zip(x.numpy(), y.tolist(), shown, early, strict=True):
+                assert before.trace is not None  # it was asked for
+                o = simulation.example(one, label, lengths=before.lengths, plateaus=plateaus.astype(int),
+                                       spikes=before.trace.spikes, learn=False)  # fmt: skip
+                for l in range(1, depth + 1):
+                    P = (c.P_out if l == depth else c.P_hidden) / len(shown)
+                    met = torch.from_numpy(np.outer(P * o.E[l - 1], o.psp[l - 1]))
+                    sums[f"W{l}"] = sums[f"W{l}"] + met if f"W{l}" in sums else met
+            return {name: total.to(x.dtype) for name, total in sums.items()}
 
         return Held(again, None)
 
     @torch.no_grad()
     def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
-        """Two moments, the ends of the phases: ``plateau`` potentials, and mean ``basal``, ``apical``, ``soma`` voltages.
+        """Two moments, the ends of the phases: ``plateau`` potentials, mean ``basal``, ``apical``, ``soma`` voltages.
 
         Each example is shown from rest, by the readable simulation. With ``met`` nothing is taught in the second phase.
         """
+        hidden = range(1, self.network.depth)
+        shown = self._from_rest(x, y, [None] * len(y) if met else y.tolist())
+
+        def stacked(of: Callable[..., np.ndarray]) -> dict[int, Tensor]:
+            return {l: torch.as_tensor(np.array([of(o, l=l - 1) for o in shown]), dtype=x.dtype) for l in hidden}
+
+        def mean(o: Outcome, name: str, l: int, taught: bool) -> np.ndarray:
+            assert o.trace is not None  # it was asked for
+            return getattr(o.trace, name)[l][o.trace.averaged & (o.trace.target == taught)].mean(0)
+
+        moments = []
+        for taught in (False, True):
+            voltages = {n: stacked(partial(mean, name=n, taught=taught)) for n in ("basal", "apical", "soma")}
+            plateaus = [o.alpha_target if taught else o.alpha_forward for o in shown]
+            found = {l: torch.as_tensor(np.array([a[l - 1] for a in plateaus]), dtype=x.dtype) for l in hidden}
+            moments.append({"plateau": found} | voltages)
+        return States(moments, stacked(lambda o, l: o.E[l]))
+
+    def _from_rest(self, x: Tensor, y: Tensor, taught: Sequence[int | None]) -> list[Outcome]:
+        """What the readable simulation makes of each example, from rest, with every variable; nothing is learned."""
         self._check(x, y)
-        hidden, moments = range(1, self.network.depth), []
-        shown = [
-            self.simulation(seed=self.seed + i).example(one, None if met else label, learn=False, record=True)
-            for i, (one, label) in enumerate(zip(x.numpy(), y.tolist(), strict=True))
+        return [
+            self.simulation(seed=self.seed + i).example(one, label, learn=False, record=True)
+            for i, (one, label) in enumerate(zip(x.numpy(), taught, strict=True))
         ]
-        for plateau, taught in (("alpha_forward", False), ("alpha_target", True)):
-            found = {"plateau": {l: np.array([getattr(o, plateau)[l - 1] for o in shown]) for l in hidden}}
-            for name in ("basal", "apical", "soma"):
-                found[name] = {
-                    l: np.array([
-                        getattr(o.trace, name)[l - 1][o.trace.averaged & (o.trace.target == taught)].mean(0) for o in shown
-                    ]) for l in hidden
-                }  # fmt: skip
-            moments.append({n: {l: torch.as_tensor(v, dtype=x.dtype) for l, v in of.items()} for n, of in found.items()})
-        errors = {l: torch.as_tensor(np.array([o.E[l - 1] for o in shown]), dtype=x.dtype) for l in hidden}
-        return States(moments, errors)
 
     def predict_spiking(self, x: Tensor, duration: float | None = None, *, seed: int = 0) -> Tensor:
         """Scores of a spiking test, ``(N, n_L)``: mean output voltages after ``settle``, each input from rest.
