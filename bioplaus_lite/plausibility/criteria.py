@@ -26,6 +26,7 @@ from bioplaus_lite.rules.backprop import Backprop
 from bioplaus_lite.rules.base import Held, Synapse
 
 EXACT = 0.1  # degrees
+ROUNDING = 1e-9
 READABLE = 0.1  # share of the variance of backprop's errors; what chance gives with 100 examples is 0.01
 DRAWS = (1, 64, 1024, 4096)
 HALF = 0.15  # how far an order may lie from ½
@@ -272,10 +273,11 @@ def dendritic_integration(case: Case) -> Verdict:
         change = {name: (after[name][layer] - before[name][layer])[:, 0].norm() for name in ("apical", "basal", "soma")}
         own = (then - updates[f"W{layer}"])[0].norm()
         apart = not before["apical"][layer].equal(before["basal"][layer])
-        if not (apart and change["apical"] and own) or change["basal"]:
+        if not (apart and change["apical"] and own) or change["basal"] > ROUNDING * change["apical"]:
             said = f"In layer {layer} the apical dendrite is not one of its own, or teaches nothing."
             return Verdict("fails", None, said)
-        moved.append((change["soma"] / change["apical"]).item())
+        share = (change["soma"] / change["apical"]).item()
+        moved.append(share if share > ROUNDING else 0.0)
     said = "Where the apical voltage of a unit changes, so does its update, and its basal voltage does not"
     soma = f"its soma moves {max(moved):.2g} times as much" if max(moved) else "nor does its soma"
     return Verdict("holds", max(moved), f"{said}; {soma}.")
@@ -358,7 +360,7 @@ def explicit_error(case: Case) -> Verdict:
     for says, kind in (("holds", _held_at_once), ("partly", _changes)):
         for (name, of), (_, silent) in zip(kind(there), kind(met), strict=True):
             share = _explained(of, wanted)
-            quiet = all(silent[l].abs().max() <= 1e-9 * of[l].abs().max() for l in of)
+            quiet = all(silent[l].abs().max() <= ROUNDING * of[l].abs().max() for l in of)
             if quiet and share >= READABLE:
                 said = f"{name.capitalize()} is zero when there is nothing to correct, and explains"
                 return Verdict(says, share, f"{said} {100 * share:.0f} % of the variance of backprop's error.")
@@ -386,7 +388,7 @@ def local(case: Case) -> Verdict:
     written = rule.gradients(case.x, case.y)
     off = {n: ((written[n] - g).norm() / g.norm().clamp(min=1e-300)).item() for n, g in sums.items() if n in written}
     name, largest = max(off.items(), key=lambda found: found[1])
-    if largest < 1e-9:
+    if largest < ROUNDING:
         said = f"The updates of all {len(off)} weights are sums of products of the two signals that meet there"
         return Verdict("holds", largest, f"{said}.")
     said = f"The update of {name} differs by {100 * largest:.2g} % from the sum of products of the two signals"
