@@ -28,13 +28,15 @@ class Case:
     Everything is in double precision, so that a difference of 1e-8 is one, and on the same digits.
 
     Args:
-        make: ``make(**options)`` gives the rule on a fresh float64 network, always the same one.
+        make: ``make(**options)`` gives the rule on a fresh float64 network, always the same one. What it draws it must
+            draw from generators of its own.
         x: ``(N, n_0)``, float64. It is asked about the last :data:`PROBED` examples, and trains on those before.
         y: ``(N,)``, int64 labels.
 
     Raises:
         TypeError: ``make`` does not give a rule.
-        ValueError: the examples do not fit, or the network is not in float64 or has no hidden layer.
+        ValueError: the examples do not fit, the network is not in float64 or has no hidden layer, or two rules that
+            ``make`` gives do not answer alike.
     """
 
     def __init__(self, make: Callable[..., LearningRule], x: Tensor, y: Tensor) -> None:
@@ -50,6 +52,20 @@ class Case:
             raise ValueError(f"rules are judged in torch.float64, not in {dtype}")
         if self.fresh.network.depth < 2:
             raise ValueError(f"a network without hidden layers, {self.fresh.network.sizes}, assigns no credit")
+        if not self._alike():
+            raise ValueError(
+                f"two {type(self.fresh).__name__}s made alike give different updates, so that nothing can be said of "
+                "what changes them; a rule must draw all that it draws from a torch.Generator of its own"
+            )
+
+    def _alike(self) -> bool:
+        """Whether another rule, and the same one asked again, give the same updates."""
+        few = self.x[:2], self.y[:2]
+        try:
+            one, *others = (rule.gradients(*few) for rule in (self.fresh, self.fresh, self.make()))
+        except NotImplementedError:
+            return True  # each row says what it lacks
+        return all(torch.allclose(g, other[name], 0, 0, equal_nan=True) for other in others for name, g in one.items())
 
     @cached_property
     def fresh(self) -> LearningRule:
@@ -59,21 +75,32 @@ class Case:
     @cached_property
     def states(self) -> States:
         """What its hidden units hold when they learn."""
-        return self.fresh.states(self.x, self.y)
+        return self.states_of(self.fresh)
 
     @cached_property
     def met(self) -> States:
         """What they hold when there is nothing to correct."""
-        return self.fresh.states(self.x, self.y, met=True)
+        return self.states_of(self.fresh, met=True)
 
-    @cached_property
-    def open(self) -> LearningRule:
-        """The rule as it begins, with every weight its own: see ``LearningRule.openly``."""
-        return self.make(**self.fresh.openly) if self.fresh.openly else self.fresh
+    def states_of(self, rule: LearningRule, *, met: bool = False) -> States:
+        """What the hidden units of ``rule`` hold.
 
-    def trained(self, x: Tensor, y: Tensor, *, make: Callable[..., LearningRule] | None = None) -> LearningRule:
+        Raises:
+            NotImplementedError: it does not say so of a hidden layer.
+        """
+        states, hidden = rule.states(self.x, self.y, met=met), range(1, rule.network.depth)
+        for layer in hidden:
+            if any(layer not in of for moment in states.moments for of in moment.values()):
+                way = f"one signal that meets the activity below at W{layer}, or states() of the rule's own"
+                raise NotImplementedError(f"a state of the units of layer {layer}: {way}")
+        return states
+
+    def opened(self) -> LearningRule:
+        """A fresh rule with every weight its own: see ``LearningRule.openly``."""
+        return self.make(**self.fresh.openly)
+
+    def trained(self, rule: LearningRule, x: Tensor, y: Tensor) -> LearningRule:
         """A fresh rule after :data:`EPOCHS` epochs of Adam, or of its own rates if it learns online."""
-        rule = (make or self.make)()
         groups = rule.parameter_groups()
         optimizer = torch.optim.SGD(groups, lr=0.1) if rule.online else torch.optim.Adam(groups, lr=RATE)
         for epoch in range(EPOCHS):
@@ -85,18 +112,14 @@ class Case:
     @cached_property
     def after(self) -> LearningRule:
         """The rule after a short training."""
-        return self.trained(*self.data)
+        return self.trained(self.make(), *self.data)
 
-    @cached_property
-    def open_after(self) -> tuple[LearningRule, LearningRule]:
-        """``open`` after a short training, and after one from the same start and draws with shuffled labels."""
+    def opened_after(self) -> tuple[LearningRule, LearningRule]:
+        """``opened`` after a short training, and after one from the same start and draws with shuffled labels."""
         x, y = self.data
         others = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))]
-
-        def make() -> LearningRule:
-            return self.make(**self.fresh.openly)
-
-        return self.trained(x, y, make=make) if self.fresh.openly else self.after, self.trained(x, others, make=make)
+        after = self.trained(self.opened(), x, y) if self.fresh.openly else self.after
+        return after, self.trained(self.opened(), x, others)
 
 
 def case_of(name: str, **options: Any) -> Case:

@@ -19,7 +19,7 @@ from bioplaus_lite.costs import step_cost
 from bioplaus_lite.layers import Dense, Layer
 from bioplaus_lite.measures import angle, backprop_errors, true_gradients
 from bioplaus_lite.plausibility.case import Case, copied
-from bioplaus_lite.plausibility.sending import Spikes, wires
+from bioplaus_lite.plausibility.sending import Spikes, instead_of_feedback, wires
 from bioplaus_lite.plausibility.verdicts import Verdict, criterion
 from bioplaus_lite.rules import LearningRule
 from bioplaus_lite.rules.backprop import Backprop
@@ -43,6 +43,13 @@ def _layers(layers: Iterable[int]) -> str:
 
 def _of_layers(rule: LearningRule, gradients: dict[str, Tensor]) -> dict[int, Tensor]:
     return {l: gradients[f"W{l}"] for l in range(1, rule.network.depth + 1) if f"W{l}" in gradients}
+
+
+def _of_hidden(rule: LearningRule, gradients: dict[str, Tensor]) -> dict[int, Tensor]:
+    for layer in range(1, rule.network.depth):
+        if f"W{layer}" not in gradients:
+            raise NotImplementedError(f"an update of W{layer}, which no synapse names")
+    return {l: gradients[f"W{l}"] for l in range(1, rule.network.depth)}
 
 
 def _furthest(own: dict[int, Tensor], other: dict[int, Tensor]) -> tuple[int, float]:
@@ -121,23 +128,24 @@ def no_weight_transport(case: Case) -> Verdict:
     The lesion: all that has travelled up, the error at the top and the rule's own weights are held, and the forward
     weights ``W_k`` of one layer after another become noise where credit is assigned. No update of a layer below ``k``
     may change in any bit. What layer ``k - 1`` reads of ``W_k`` it may tell those below; they have not read it then.
-    If an update changes, and does not when ``W_k`` is noise in ``feedback`` alone, ways up and down cannot be told
+    If an update changes otherwise than when ``W_k`` is noise in ``feedback`` alone, ways up and down cannot be told
     apart, and the row is not measured.
     """
     rule = copied(case.fresh)
     held = rule.hold(case.x, case.y)
-    intact, turned = held.again(None), dict[int, float]()
+    intact, turned = _of_hidden(rule, held.again(None)), dict[int, float]()
     for k in range(2, rule.network.depth + 1):
         noise = _noise_like(rule.network.weight(k).detach(), seed=k)
-        lesioned = _with_weights(rule, k, noise, lambda: held.again(None))
-        read = [l for l in range(1, k) if not torch.equal(lesioned[f"W{l}"], intact[f"W{l}"])]
-        if read and not _through_feedback(rule, held, k, noise, intact):
+        lesioned = _of_hidden(rule, _with_weights(rule, k, noise, lambda: held.again(None)))
+        read = [l for l in range(1, k) if not torch.equal(lesioned[l], intact[l])]
+        through = _of_hidden(rule, _through_feedback(rule, held, k, noise)) if read else lesioned
+        if otherwise := [l for l in read if _deviation(through[l], lesioned[l]) > ROUNDING]:
             raise NotImplementedError(
-                f"the update of {_layers(read)} reads W{k} otherwise than through feedback({k}), so that ways up and "
-                "down cannot be told apart"
+                f"the update of {_layers(otherwise)} reads W{k} otherwise than through feedback({k}), so that ways up "
+                "and down cannot be told apart"
             )
         for l in [k - 1] if k - 1 in read else read:  # if the layer below W_k reads it, the others are told by that one
-            turned[l] = max(turned.get(l, 0.0), angle(lesioned[f"W{l}"], intact[f"W{l}"]))
+            turned[l] = max(turned.get(l, 0.0), angle(lesioned[l], intact[l]))
     if not turned:
         return Verdict("holds", 0.0, "With the weights above replaced by noise no update changes in any bit.")
     worst = max(turned.values())
@@ -146,6 +154,11 @@ def no_weight_transport(case: Case) -> Verdict:
         verb = "reads" if len(spared) == 1 else "read"
         return Verdict("partly", worst, f"{says}; {_layers(spared)} {verb} no weight above.")
     return Verdict("fails", worst, f"{says}.")
+
+
+def _deviation(one: Tensor, other: Tensor) -> float:
+    """Size of what one differs by, as a share of the other."""
+    return ((one - other).norm() / other.norm().clamp(min=torch.finfo(other.dtype).tiny)).item()
 
 
 def _noise_like(weight: Tensor, *, seed: int) -> Tensor:
@@ -164,23 +177,29 @@ def _with_weights(rule: LearningRule, k: int, instead: Tensor, ask: Callable[[],
         weight.data.copy_(kept)
 
 
-def _through_feedback(rule: LearningRule, held: Held, k: int, noise: Tensor, intact: dict[str, Tensor]) -> bool:
-    """Whether an update below ``k`` changes if ``W_k`` is noise only while ``feedback`` is read."""
+def _through_feedback(rule: LearningRule, held: Held, k: int, noise: Tensor) -> dict[str, Tensor]:
+    """The updates if ``W_k`` is noise only while ``feedback`` is read."""
     if type(rule).hold is not LearningRule.hold:  # a simulation, which holds all that goes up and reads its own weights
-        return True
+        return _with_weights(rule, k, noise, lambda: held.again(None))
     feedback = rule.feedback
-    rule.__dict__["feedback"] = lambda layer: _with_weights(rule, k, noise, lambda: feedback(layer).detach().clone())
-    try:
-        now = held.again(None)
-    finally:
-        del rule.__dict__["feedback"]
-    return any(not torch.equal(now[f"W{l}"], intact[f"W{l}"]) for l in range(1, k))
+
+    def lesioned(layer: int) -> Tensor:
+        return _with_weights(rule, k, noise, lambda: feedback(layer).detach().clone())
+
+    with instead_of_feedback(rule, lesioned):
+        return held.again(None)
 
 
 def _own(rule: LearningRule) -> dict[str, Tensor]:
-    """Weights that are the rule's and not the network's, by name."""
-    found = (*rule.named_parameters(recurse=False), *rule.named_buffers(recurse=False))
-    return {name: t.detach() for name, t in found if t.ndim >= 2 and t.is_floating_point()}
+    """Weights that are the rule's and not the network's, by name: parameters, buffers, and tensors that it holds."""
+    theirs = {t.data_ptr() for t in (*rule.network.parameters(), *rule.network.buffers())}
+    held = [(name, tree_leaves(value)) for name, value in vars(rule).items() if not name.startswith("_")]
+    plain = [(f"{name}[{i}]" if len(of) > 1 else name, t) for name, of in held for i, t in enumerate(of)]
+    return {
+        name: t.detach()
+        for name, t in (*rule.named_parameters(), *rule.named_buffers(), *plain)
+        if isinstance(t, Tensor) and t.ndim >= 2 and t.is_floating_point() and t.data_ptr() not in theirs
+    }
 
 
 @criterion("no feedback weights of its own", unit="per forward weight", slide=True)
@@ -190,7 +209,7 @@ def no_feedback_weights(case: Case) -> Verdict:
     Counted with every weight its own: what a simulation works out in closed form from other weights needs synapses in a
     brain (``LearningRule.openly``).
     """
-    rule = case.open
+    rule = case.opened()
     own = sum(t.numel() for t in _own(rule).values())
     forward = sum(rule.network.weight(l).numel() for l in range(1, rule.network.depth + 1))
     if not own:
@@ -211,6 +230,9 @@ def no_error_units(case: Case) -> Verdict:
         units = sum(case.fresh.network.sizes[1:-1])
         said = f"Beside the activities of {units} hidden units {carried} errors must be carried."
         return Verdict("fails", None, said)
+    for layer in range(1, case.fresh.network.depth):
+        if layer not in errors:
+            raise NotImplementedError(f"the rule's own error of layer {layer}, in States.errors")
     name, share = max(
         ((name, _explained(of, errors)) for name, of in (*_held_at_once(moments), *_changes(moments))),
         key=lambda found: found[1],
@@ -250,7 +272,8 @@ def _explained(state: dict[int, Tensor], wanted: dict[int, Tensor]) -> float:
     for layer, values in state.items():
         v, e = (part.flatten(1) - part.flatten(1).mean(0) for part in (values.double(), wanted[layer].double()))
         tiny = torch.finfo(v.dtype).tiny
-        shares.append((((v * e).sum(0) ** 2 / v.square().sum(0).clamp(min=tiny)).sum() / e.square().sum()).item())
+        read = ((v * e).sum(0) ** 2 / v.square().sum(0).clamp(min=tiny)).sum()
+        shares.append((read / e.square().sum().clamp(min=tiny)).item())
     return min(shares, default=0.0)
 
 
@@ -266,14 +289,17 @@ def dendritic_integration(case: Case) -> Verdict:
     before = case.states.moments[-1]
     if not {"apical", "basal"} <= set(before):
         return Verdict("fails", None, "A unit is one number: it has no apical and no basal dendrite.")
+    if "soma" not in before:
+        raise NotImplementedError("the voltage of the soma, in the last moment of states()")
     updates, moved = rule.gradients(case.x, case.y), []
     for layer in range(1, rule.network.depth):
         pushed = _with_more_feedback(rule, layer)
-        after, then = pushed.states(case.x, case.y).moments[-1], pushed.gradients(case.x, case.y)[f"W{layer}"]
+        after, then = case.states_of(pushed).moments[-1], pushed.gradients(case.x, case.y)[f"W{layer}"]
         change = {name: (after[name][layer] - before[name][layer])[:, 0].norm() for name in ("apical", "basal", "soma")}
-        own = (then - updates[f"W{layer}"])[0].norm()
+        teaches = _deviation(then[0], updates[f"W{layer}"][0]) > ROUNDING
         apart = not before["apical"][layer].equal(before["basal"][layer])
-        if not (apart and change["apical"] and own) or change["basal"] > ROUNDING * change["apical"]:
+        felt = change["apical"] > ROUNDING * before["apical"][layer][:, 0].norm()
+        if not (apart and felt and teaches) or change["basal"] > ROUNDING * change["apical"]:
             said = f"In layer {layer} the apical dendrite is not one of its own, or teaches nothing."
             return Verdict("fails", None, said)
         share = (change["soma"] / change["apical"]).item()
@@ -284,19 +310,22 @@ def dendritic_integration(case: Case) -> Verdict:
 
 
 def _with_more_feedback(rule: LearningRule, layer: int, by: float = 1e-3) -> LearningRule:
-    """A copy in which the first unit of ``layer`` receives more of all feedback."""
+    """A copy in which the first unit of ``layer`` receives more of all feedback: ``1 + by`` times as much.
+
+    The same added to all weights could change nothing, since errors of a softmax add up to zero.
+    """
     pushed = copied(rule)
     weights = pushed.feedback(layer + 1)
     mine = {t.untyped_storage().data_ptr() for t in _own(pushed).values()}
     if weights.untyped_storage().data_ptr() in mine:
-        weights.data[0] += by
+        weights.data[0] *= 1 + by
         return pushed
     feedback = pushed.feedback
 
     def more(of: int) -> Tensor:
         given = feedback(of).detach().clone()
         if of == layer + 1:
-            given[0] += by
+            given[0] *= 1 + by
         return given
 
     pushed.__dict__["feedback"] = more
@@ -310,11 +339,11 @@ def separate_weights_learned(case: Case) -> Verdict:
     They do if they change in a short training, by ‖B_T - B_0‖ / ‖B_0‖, and to other values after one with other labels:
     what is drawn anew whatever is learned has not learned. The figure is the largest change.
     """
-    begun, after, others = case.open, *case.open_after
-    before, now, then = _own(begun), _own(after), _own(others)
+    before = _own(case.opened())
     if not before:
         return Verdict("not applicable", None, "The rule has no weights of its own.")
-    changes = {name: ((now[name] - b).norm() / b.norm()).item() for name, b in before.items()}
+    now, then = map(_own, case.opened_after())
+    changes = {name: _deviation(now[name], b) for name, b in before.items()}
     learned = [name for name in before if changes[name] and not torch.equal(now[name], then[name])]
     still = [name for name in before if name not in learned]
     if not learned:
@@ -355,7 +384,7 @@ def explicit_error(case: Case) -> Verdict:
     """
     rule = case.after
     wanted = backprop_errors(rule, case.x, case.y)
-    there, met = (rule.states(case.x, case.y, met=met).moments for met in (False, True))
+    there, met = (case.states_of(rule, met=met).moments for met in (False, True))
     best = 0.0, "No state that is zero when there is nothing to correct says anything of backprop's error"
     for says, kind in (("holds", _held_at_once), ("partly", _changes)):
         for (name, of), (_, silent) in zip(kind(there), kind(met), strict=True):
@@ -378,15 +407,19 @@ def explicit_error(case: Case) -> Verdict:
 def local(case: Case) -> Verdict:
     """Is a synapse changed by nothing but the two signals that meet there?
 
-    Each update must be the sum over examples of products of one signal at the unit and one at the unit below, and a
-    decay of the synapse itself. Then a state of any other unit, with these two held, cannot move it. The figure is by
-    how much an update differs from that sum.
+    Each update of a step of training must be the sum over examples of products of one signal at the unit and one at the
+    unit below, and a decay of the synapse itself. Then a state of any other unit, with these two held, cannot move it.
+    The figure is by how much an update differs from that sum.
     """
-    rule = case.fresh
-    with rule.as_it_is(), torch.no_grad():
-        sums = _products(rule, rule.credit(case.x, case.y)[1])
-    written = rule.gradients(case.x, case.y)
-    off = {n: ((written[n] - g).norm() / g.norm().clamp(min=1e-300)).item() for n, g in sums.items() if n in written}
+    rule, twin = (copied(case.fresh).train() for _ in range(2))
+    rule.assign_gradients(case.x, case.y)
+    with torch.no_grad():
+        sums = _products(twin, twin.credit(case.x, case.y)[1])
+    own, of_network = rule._parameters, rule.network._parameters
+    written = {name: (own if name in own else of_network)[name].grad for name in sums}
+    off = {name: _deviation(g, sums[name]) for name, g in written.items() if g is not None}
+    if not off:
+        raise NotImplementedError("a weight that learns")
     name, largest = max(off.items(), key=lambda found: found[1])
     if largest < ROUNDING:
         said = f"The updates of all {len(off)} weights are sums of products of the two signals that meet there"
@@ -427,9 +460,8 @@ def unsigned_errors_do(case: Case) -> Verdict:
         held = rule.hold(case.x, case.y)
         if held.error is None:
             raise NotImplementedError("an error at the top that can be changed by itself, see hold()")
-        signed, unsigned = (_of_layers(rule, held.again(e)) for e in (None, held.error.abs()))
-        hidden = range(1, rule.network.depth)
-        turned.append(_furthest({l: unsigned[l] for l in hidden}, {l: signed[l] for l in hidden})[1])
+        signed, unsigned = (_of_hidden(rule, held.again(e)) for e in (None, held.error.abs()))
+        turned.append(_furthest(unsigned, signed)[1])
     said = "With errors that have lost their sign the update of a hidden layer turns by up to"
     said = f"{said} {turned[0]:.0f}° before training, {turned[1]:.0f}° after."
     worst = max(turned)
@@ -445,7 +477,7 @@ def works_with_spikes(case: Case) -> Verdict:
     the update comes within 45° of that without spikes, in every layer. Up to 800 ms it *holds*; later it does *in the
     limit*. The angle falls as time to the power -½, or -¼ where a rectifier's slope jumps.
     """
-    rule, time = case.open, 50
+    rule, time = case.opened(), 50
     before: float | None = None
     clean = _of_layers(rule, rule.gradients(case.x, case.y))
     while time < LATE:
@@ -522,13 +554,16 @@ def _counted(case: Case) -> tuple[float, float]:
 
 @criterion("memory beside the weights", unit="numbers a unit")
 def memory_beside_weights(case: Case) -> Verdict:
-    """What must be kept of one example until weights change? Counted: numbers of the passes up and of the states."""
+    """What must be kept of one example until weights change? Counted: numbers of the passes up and of the states.
+
+    A state that a pass up holds too is counted once.
+    """
     rule = case.fresh
     with rule.as_it_is(), torch.no_grad():
         trace = rule.observe(case.x)
-    tensors = {id(t): t for t in tree_leaves((trace.h[1:], trace.more)) if isinstance(t, Tensor) and t.ndim > 1}
-    kept = sum(t.numel() for t in tensors.values())
-    kept += sum(t.numel() for moment in case.states.moments for of in moment.values() for t in of.values())
+    passed = {id(t): t for t in tree_leaves((trace.h[1:], trace.more)) if isinstance(t, Tensor) and t.ndim > 1}.values()
+    states = [t for moment in case.states.moments for of in moment.values() for t in of.values()]
+    kept = sum(t.numel() for t in (*passed, *(s for s in states if not any(torch.equal(s, t) for t in passed))))
     units = sum(math.prod(h.shape[1:]) for h in trace.h[1:])
     each = kept / len(case.x) / units
     return Verdict("counted", each, f"{each:.2g} numbers are kept for each unit and example until the weights change.")

@@ -8,17 +8,19 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
 
 from bioplaus_lite.layers import Layer
 from bioplaus_lite.rules import LearningRule
 
-__all__ = ["Spikes", "poisson", "wires"]
+__all__ = ["Spikes", "instead_of_feedback", "poisson", "wires"]
 
-_BY_WEIGHTS = {torch.addmm, Tensor.addmm, Tensor.addmm_}  # their first operand is what the product is added to
+_ADDED = {torch.addmm, Tensor.addmm, Tensor.addmm_}  # their first operand is what the product is added to, no factor
 _PRODUCTS = {
     torch.matmul, torch.mm, Tensor.matmul, Tensor.mm, Tensor.__matmul__, Tensor.__rmatmul__, nn.functional.linear,
-    torch.conv2d, nn.functional.conv2d, torch.conv_transpose2d, nn.functional.conv_transpose2d,
-} | _BY_WEIGHTS  # fmt: skip
+    torch.einsum, torch.inner, Tensor.inner, torch.tensordot, torch.conv2d, nn.functional.conv2d,
+    torch.conv_transpose2d, nn.functional.conv_transpose2d,
+} | _ADDED  # fmt: skip
 
 Message = Callable[[int, Tensor], Tensor]
 
@@ -26,25 +28,34 @@ Message = Callable[[int, Tensor], Tensor]
 class _Downward(Tensor):
     """Feedback weights that notice what they carry: a signal that is multiplied by them goes through ``carry`` first.
 
-    Whatever is made of such weights alone, a transpose or a negative, is such weights again.
+    Whatever is made of such weights alone, a transpose or a product, is such weights again; so are weights whose every
+    entry is changed, by a mask or a sign.
     """
 
     carry: Callable[[Tensor], Tensor]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        weights = next(a for a in (*args, *(kwargs or {}).values()) if isinstance(a, _Downward))
-        plain = [a.as_subclass(Tensor) if isinstance(a, _Downward) else a for a in args]
-        given = {k: a.as_subclass(Tensor) if isinstance(a, _Downward) else a for k, a in (kwargs or {}).items()}
-        others = [i for i, a in enumerate(args) if isinstance(a, Tensor) and not isinstance(a, _Downward)]
-        if func in _PRODUCTS:
-            signal = next(i for i in others if i > 0 or func not in _BY_WEIGHTS)
-            plain[signal] = weights.carry(plain[signal])
-        out = func(*plain, **given)
-        if func not in _PRODUCTS and not others and isinstance(out, Tensor) and out.ndim >= 2:
-            out = out.as_subclass(_Downward)
-            out.carry = weights.carry
+        plain, named = tree_map(_as_plain, (list(args), kwargs or {}))
+        weights = next(a for a in tree_leaves((args, kwargs)) if isinstance(a, _Downward))
+        operands = [*enumerate(args), *(kwargs or {}).items()][func in _ADDED :]
+        factors = [(place, a) for place, a in operands if isinstance(a, Tensor)]
+        signals = [place for place, a in factors if not isinstance(a, _Downward)]
+        if func in _PRODUCTS and signals and len(signals) < len(factors):
+            signal = signals[0]  # what comes after it is a bias
+            held: Any = plain if isinstance(signal, int) else named
+            held[signal] = weights.carry(held[signal])
+        out = func(*plain, **named)
+        if isinstance(out, Tensor) and out.ndim >= 2:
+            alone = not any(isinstance(a, Tensor) and not isinstance(a, _Downward) for a in tree_leaves((args, kwargs)))
+            if alone or (func not in _PRODUCTS and out.shape == _as_plain(weights).shape):
+                out = out.as_subclass(_Downward)
+                out.carry = weights.carry
         return out
+
+
+def _as_plain(value: Any) -> Any:
+    return value.as_subclass(Tensor) if isinstance(value, _Downward) else value
 
 
 class _Hooked:
@@ -61,11 +72,24 @@ class _Hooked:
 
 
 @contextmanager
+def instead_of_feedback(rule: LearningRule, feedback: Callable[[int], Tensor]) -> Iterator[None]:
+    """Let ``rule.feedback`` be another function for as long as the block lasts."""
+    before = vars(rule).get("feedback")
+    vars(rule)["feedback"] = feedback
+    try:
+        yield
+    finally:
+        del vars(rule)["feedback"]
+        if before is not None:
+            vars(rule)["feedback"] = before
+
+
+@contextmanager
 def wires(rule: LearningRule, *, up: Message, down: Message) -> Iterator[None]:
     """Put hooks on all that one layer of a rule sends to another, for as long as the block lasts.
 
     Upward a message is what a layer reads to make its currents; downward, what is multiplied by the weights that
-    ``rule.feedback`` gives.
+    ``rule.feedback`` gives. What goes another way, through weights of neither, is not seen.
 
     Args:
         rule: whose messages they are.
@@ -80,12 +104,11 @@ def wires(rule: LearningRule, *, up: Message, down: Message) -> Iterator[None]:
         return weights
 
     network.layers = tuple(cast(Layer, _Hooked(layer, number, up)) for number, layer in enumerate(layers, 1))
-    rule.__dict__["feedback"] = hooked
     try:
-        yield
+        with instead_of_feedback(rule, hooked):
+            yield
     finally:
         network.layers = layers
-        del rule.__dict__["feedback"]
 
 
 def poisson(signal: Tensor, time: float, generator: torch.Generator, *, highest: float = 0.2) -> Tensor:
@@ -93,8 +116,8 @@ def poisson(signal: Tensor, time: float, generator: torch.Generator, *, highest:
 
     The largest size in it is sent at ``highest`` spikes/ms by one cell; what is negative is sent by a second one.
     """
-    scale = highest * time / signal.abs().max().clamp(min=torch.finfo(signal.dtype).tiny)
-    return torch.poisson(signal.abs() * scale, generator=generator) / scale * signal.sign()
+    most, size = highest * time, signal.abs().max().clamp(min=torch.finfo(signal.dtype).tiny)
+    return torch.poisson(signal.abs() / size * most, generator=generator) / most * size * signal.sign()
 
 
 class Spikes:

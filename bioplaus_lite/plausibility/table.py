@@ -32,8 +32,9 @@ def columns(names: Iterable[str] = ()) -> dict[str, tuple[str, Mapping[str, Any]
         ValueError: there is no such rule.
     """
     found: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    for card in [card_of(name) for name in names] or RULES.values():
-        found[card.short] = card.name, {}
+    for name in [name if ":" in name else checks.one_of("rule", name, RULES) for name in names] or RULES:
+        card = card_of(name)
+        found[card.name if card.short in found else card.short] = card.name, {}
         found |= {label: (card.name, options) for label, options in card.settings.items()}
     return found
 

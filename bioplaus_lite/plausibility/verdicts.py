@@ -51,6 +51,8 @@ class Criterion:
         ask: the function that decides.
         unit: of the verdict's figure.
         slide: whether the 2019 review's table has this row.
+
+    Its ``__doc__`` is that of ``ask``: what the row asks, and how it is decided.
     """
 
     name: str
@@ -58,12 +60,20 @@ class Criterion:
     unit: str
     slide: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.ask.__doc__)
+
     def __call__(self, case: Case) -> Verdict:
-        """The verdict for a case. A rule that lacks what is asked for is ``not measured``, and the reason says what."""
+        """The verdict for a case. A rule that lacks what is asked for is ``not measured``, and the reason says what.
+
+        So is one whose short training diverges.
+        """
         try:
             verdict = self.ask(case)
         except NotImplementedError as missing:
             return Verdict("not measured", None, f"The rule lacks what this row asks for: {missing}.")
+        except FloatingPointError as diverged:
+            return Verdict("not measured", None, f"The row asks for finite numbers: {diverged}.")
         checks.one_of(f"verdict of {self.name!r}", verdict.says, MARKS)
         return verdict
 

@@ -333,15 +333,21 @@ class LearningRule(nn.Module):
 
     @torch.no_grad()
     def hold(self, x: Tensor, y: Tensor) -> Held:
-        """Hold what travels up for ``(batch, n_0)`` and labels ``(batch,)``, and the error at the top."""
+        """Hold what travels up for ``(batch, n_0)`` and labels ``(batch,)``, and the error at the top.
+
+        What is drawn on the way down is drawn alike each time.
+        """
         with self.as_it_is():
             checks.no_autocast(x)
             self.network.check_input(x)
             trace = self.observe(x)
             _, top = self.answer(trace, y)
+            places = {name: generator.get_state() for name, generator in self._generators().items()}
 
         def again(error: Tensor | None = None) -> dict[str, Tensor]:
             with self.as_it_is(), torch.no_grad():
+                for name, generator in self._generators().items():
+                    generator.set_state(places[name])
                 summed = self._sum(self.synapses(trace, (top if error is None else error).clone(), y), torch.empty_like)
                 return {name: g for p, g in summed.values() for name in self._names(p)}
 
