@@ -95,10 +95,6 @@ class Case:
                 raise NotImplementedError(f"a state of the units of layer {layer}: {way}")
         return states
 
-    def opened(self) -> LearningRule:
-        """A fresh rule with every weight its own: see ``LearningRule.openly``."""
-        return self.make(**self.fresh.openly)
-
     def trained(self, rule: LearningRule, x: Tensor, y: Tensor) -> LearningRule:
         """A fresh rule after :data:`EPOCHS` epochs of Adam, or of its own rates if it learns online."""
         groups = rule.parameter_groups()
@@ -110,16 +106,29 @@ class Case:
         return rule
 
     @cached_property
-    def after(self) -> LearningRule:
-        """The rule after a short training."""
+    def begun(self) -> LearningRule:
+        """The rule after a short training, whether it has learned or not."""
         return self.trained(self.make(), *self.data)
 
-    def opened_after(self) -> tuple[LearningRule, LearningRule]:
-        """``opened`` after a short training, and after one from the same start and draws with shuffled labels."""
+    @cached_property
+    def after(self) -> LearningRule:
+        """The rule after a short training in which it has learned.
+
+        Raises:
+            NotImplementedError: it answers no better than twice as often right as by chance.
+        """
         x, y = self.data
-        others = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))]
-        after = self.trained(self.opened(), x, y) if self.fresh.openly else self.after
-        return after, self.trained(self.opened(), x, others)
+        scores = self.begun(x)
+        right = (scores.argmax(1) == y).double().mean().item()
+        if right * scores.shape[1] < 2:
+            raise NotImplementedError(f"a rule that has learned: after the short training {100 * right:.0f} % is right")
+        return self.begun
+
+    @cached_property
+    def after_others(self) -> LearningRule:
+        """The same, from the same start and draws, after a training with labels that are shuffled."""
+        x, y = self.data
+        return self.trained(self.make(), x, y[torch.randperm(len(y), generator=torch.Generator().manual_seed(1))])
 
 
 def case_of(name: str, **options: Any) -> Case:

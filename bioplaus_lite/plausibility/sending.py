@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from bioplaus_lite.layers import Layer
 from bioplaus_lite.rules import LearningRule
 
-__all__ = ["Spikes", "instead_of_feedback", "poisson", "wires"]
+__all__ = ["Spikes", "answering_by", "instead_of_feedback", "poisson", "wires"]
 
 _ADDED = {torch.addmm, Tensor.addmm, Tensor.addmm_}  # their first operand is what the product is added to, no factor
 _PRODUCTS = {
@@ -82,6 +82,29 @@ def instead_of_feedback(rule: LearningRule, feedback: Callable[[int], Tensor]) -
         del vars(rule)["feedback"]
         if before is not None:
             vars(rule)["feedback"] = before
+
+
+class _True(_Hooked):
+    """A layer that answers by weights other than those that it is given."""
+
+    def __init__(self, layer: Layer, weight: Tensor) -> None:
+        super().__init__(layer, 0, lambda _, below: below)
+        self._weight = weight
+
+    def current(self, weight: Tensor, bias: Tensor | None, below: Tensor) -> Tensor:
+        return self._layer.current(self._weight, bias, below)
+
+
+@contextmanager
+def answering_by(rule: LearningRule, layer: int, weight: Tensor) -> Iterator[None]:
+    """Let a layer answer by ``weight`` for as long as the block lasts, whatever ``network.weight(layer)`` is."""
+    layers = rule.network.layers
+    true = cast(Layer, _True(layers[layer - 1], weight))
+    rule.network.layers = (*layers[: layer - 1], true, *layers[layer:])
+    try:
+        yield
+    finally:
+        rule.network.layers = layers
 
 
 @contextmanager

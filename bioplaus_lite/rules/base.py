@@ -152,8 +152,8 @@ class LearningRule(nn.Module):
     online: ClassVar[bool] = False
     #: What goes to a limit at which the gradient is exact: options by name, each with values on the way there.
     limits: ClassVar[dict[str, tuple[float, ...]]] = {}
-    #: Options under which the rule does openly what it otherwise works out in closed form, with every weight its own.
-    openly: ClassVar[dict[str, Any]] = {}
+    #: What the rule takes for granted of other weights and works out in closed form, in words; nothing, of most.
+    assumes: str = ""
     #: Whether ``observe`` itself refuses an input that is not finite.
     looks_at_input: ClassVar[bool] = False
 
@@ -371,7 +371,11 @@ class LearningRule(nn.Module):
             _, error = self.answer(trace, y)
             errors = self._errors_of(self.synapses(trace, error * 0 if met else error, y))
             errors.pop(self.network.depth, None)
-            return States([{"error": errors}], errors)
+            return States([{"activity": {layer: trace.h[layer] for layer in errors}, "error": errors}], errors)
+
+    def spikeless(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """Of a simulation of spikes, ``{name: pseudo-gradient}`` of its rates; ``None`` of all other rules."""
+        return None
 
     def learn(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step of learning: assign gradients, then let ``optimizer`` step. Returns the loss before it."""

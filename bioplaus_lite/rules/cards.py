@@ -61,7 +61,8 @@ class Card:
         options: what the name fixes of the class's options.
         also: names of runs that differ in network or constants and not in the rule, each with what is different on
             its card.
-        settings: others that the literature table has a column for, by label: options, ``network`` among them.
+        settings: what the literature table has columns for besides, by label: options, ``network`` among them. One
+            that goes by ``short`` stands in the place of the defaults.
     """
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,7 @@ def rate_change(rate: Tensor, shift: Tensor) -> Tensor:
     "microcircuits", label="Dendritic microcircuits", short="Microcircuits", family="Compartments",
     cite="sacramento2018", network=PyramidalNetwork, look=("purple", "-."),
     settings={
+        "Microcircuits, learning interneurons": {"lateral": "interneurons", "by_circuit": True},
         "Microcircuits, symmetric": {"feedback": "symmetric"},
         "Microcircuits, all learned": {"feedback": "learned", "lateral": "learned"},
     },
@@ -145,7 +146,6 @@ class Microcircuits(LearningRule):
     phases = ("all", "quiet")
     looks_at_input = True
     limits: ClassVar[dict[str, tuple[float, ...]]] = {"lam": (0.1, 0.05, 0.025, 0.0125)}
-    openly: ClassVar[dict[str, Any]] = {"lateral": "interneurons"}
     network: MLP
 
     def __init__(
@@ -204,6 +204,10 @@ class Microcircuits(LearningRule):
         return f"λ={self.lam}, feedback={self.top_down}, lateral={self.lateral}, mixing={self.mixing}"
 
     # ---- The circuits ----
+
+    @property
+    def assumes(self) -> str:  # type: ignore[override]  # it depends on the setting
+        return "interneurons whose weights are copies of forward weights" if self.lateral == "self_predicting" else ""
 
     @property
     def _by_shift(self) -> bool:
@@ -457,8 +461,7 @@ class Microcircuits(LearningRule):
             voltages, trace = self.steady_state(x, None if met else y), self.observe(x)
             error = self.answer(trace, y)[1] * (not met)
             errors = dict(self.layer_errors(trace.more["forward"], error))
-        names = ("basal", "apical", "top_down", "lateral", "soma")
-        moment = {name: {k: voltages[name, k] for k in self.circuits} for name in names}
+        moment = {name: {k: voltages[name, k] for k in self.circuits} for name in ("basal", "apical", "soma")}
         return States([moment], {k: errors[k] for k in self.circuits})
 
     @torch.no_grad()

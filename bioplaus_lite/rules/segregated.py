@@ -16,7 +16,7 @@ from torch import Tensor
 from bioplaus_lite import checks
 from bioplaus_lite.models.segregated.condition import jacobian_condition
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
-from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range
+from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range, rate_update
 from bioplaus_lite.models.segregated.readable import ReadableEngine
 from bioplaus_lite.models.segregated.simulation import Outcome, Result, Simulation
 from bioplaus_lite.models.segregated.weights import Weights
@@ -300,6 +300,22 @@ class SegregatedCompartments(LearningRule):
             found = {l: torch.as_tensor(np.array([a[l - 1] for a in plateaus]), dtype=x.dtype) for l in hidden}
             moments.append({"plateau": found} | voltages)
         return States(moments, stacked(lambda o, l: o.E[l]))
+
+    @torch.no_grad()
+    def spikeless(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """In spiking mode the mean update of the rate limit, by ``rate_update``, which needs ``g_a = 0``."""
+        c, depth = self.constants, self.network.depth
+        if c.mode != "spiking" or c.g_a:
+            return None
+        self._check(x, y)
+        W, b, Y = ([t.detach().numpy() for t in tensors] for tensors in self._weights())
+        sums = {f"W{l}": torch.zeros_like(self.network.weight(l)) for l in range(1, depth + 1)}
+        for one, label in zip(x.numpy(), y.tolist(), strict=True):
+            update = rate_update(W, b, Y, one, label, c)
+            for l in range(1, depth + 1):
+                P = (c.P_out if l == depth else c.P_hidden) / len(x)
+                sums[f"W{l}"] += torch.from_numpy(np.outer(P * update.E[l - 1], update.psp[l - 1]))
+        return sums
 
     def _from_rest(self, x: Tensor, y: Tensor, taught: Sequence[int | None]) -> list[Outcome]:
         """What the readable simulation makes of each example, from rest, with every variable; nothing is learned."""

@@ -284,7 +284,7 @@ class TargetRule(LearningRule):
 
 @register(
     "tp", label="Target propagation", short="TP", family="Targets",
-    cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh,
+    cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh, settings={"TP": {"alpha": 10.0}},
     look=("grey", ":"),
 )  # fmt: skip
 class TargetPropagation(TargetRule):
