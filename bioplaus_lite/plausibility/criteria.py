@@ -25,6 +25,12 @@ from bioplaus_lite.rules import LearningRule
 from bioplaus_lite.rules.backprop import Backprop
 from bioplaus_lite.rules.base import Held, Synapse
 
+__all__ = [
+    "cost_of_a_step", "dendritic_integration", "exact_gradients", "explicit_error", "linear_stabilisation", "local",
+    "memory_beside_weights", "moments_compared", "no_error_units", "no_feedback_weights", "no_weight_transport",
+    "passes_down", "passes_up", "separate_weights_learned", "unsigned_errors_do", "works_with_spikes",
+]  # fmt: skip
+
 EXACT = 0.1  # degrees
 ROUNDING = 1e-9
 READABLE = 0.1  # share of the variance of backprop's errors; what chance gives with 100 examples is 0.01
@@ -204,10 +210,10 @@ def _own(rule: LearningRule) -> dict[str, Tensor]:
 
 @criterion("no feedback weights of its own", unit="per forward weight", slide=True)
 def no_feedback_weights(case: Case) -> Verdict:
-    """No separate pathways, first reading: are there weights besides those by which the network computes?
+    """Are there no weights besides those by which the network computes?
 
-    Counted with every weight its own: what a simulation works out in closed form from other weights needs synapses in a
-    brain (``LearningRule.openly``).
+    This is the first reading of the review's "no separate pathways". They are counted with every weight its own: what a
+    simulation works out in closed form from other weights needs synapses in a brain (``LearningRule.openly``).
     """
     rule = case.opened()
     own = sum(t.numel() for t in _own(rule).values())
@@ -219,10 +225,11 @@ def no_feedback_weights(case: Case) -> Verdict:
 
 @criterion("no error units", unit="share of variance", slide=True)
 def no_error_units(case: Case) -> Verdict:
-    """No separate pathways, second reading: do units hold their errors themselves?
+    """Do units hold their errors themselves?
 
-    They do if the rule's ``states`` are activities and compartments, and the rule's own errors can be read from one of
-    them, or from its change between two moments: if it explains more than half of their variance, unit by unit.
+    This is the second reading of the review's "no separate pathways". They do if the rule's ``states`` are activities
+    and compartments, and the rule's own errors can be read from one of them, or from its change between two moments: if
+    it explains more than half of their variance, unit by unit.
     """
     moments, errors = case.states
     if any("error" in moment for moment in moments):
@@ -517,7 +524,7 @@ def _with_spikes(rule: LearningRule, case: Case, clean: dict[int, Tensor], time:
 
 @criterion("moments compared", unit="moments")
 def moments_compared(case: Case) -> Verdict:
-    """At how many moments must a unit be read, for one update? Counted: what ``states`` has."""
+    """At how many moments must a unit be read, for one update? Counted are those that ``states`` has."""
     moments = case.states.moments
     names = [", ".join(moment) for moment in moments]
     return Verdict("counted", float(len(moments)), f"What a unit holds, moment by moment: {'; then '.join(names)}.")
@@ -554,7 +561,7 @@ def _counted(case: Case) -> tuple[float, float]:
 
 @criterion("memory beside the weights", unit="numbers a unit")
 def memory_beside_weights(case: Case) -> Verdict:
-    """What must be kept of one example until weights change? Counted: numbers of the passes up and of the states.
+    """What must be kept of one example until weights change? Counted are numbers of the passes up and of the states.
 
     A state that a pass up holds too is counted once.
     """
