@@ -12,6 +12,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from conftest import ROOT
 
 from bioplaus_lite import CNN, MLP
 from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
@@ -418,6 +419,15 @@ def test_every_criterion_has_a_control_on_either_side():
     assert both == set(CRITERIA) - counted
     assert all(len(set(COUNTED[row].values())) > 1 for row in counted) and len(CRITERIA) == 16
     assert sum(c.slide for c in CRITERIA.values()) == 8
+
+
+def test_every_criterion_says_what_it_asks_and_has_its_place_in_the_reference():
+    page = (ROOT / "book/reference/api/plausibility.md").read_text("utf-8").splitlines()
+    named = [line.removeprefix(".. autodata:: ") for line in page if line.startswith(".. autodata::")]
+    assert [getattr(criteria, name) for name in named] == list(CRITERIA.values())
+    assert sorted(named) == sorted(criteria.__all__)
+    for row in CRITERIA.values():
+        assert row.__doc__ == row.ask.__doc__ and row.__doc__.splitlines()[0].count("?") == 1
 
 
 # --------------------------------------------------------------------------- rules of the book, broken

@@ -26,6 +26,12 @@ from bioplaus_lite.rules import LearningRule
 from bioplaus_lite.rules.backprop import Backprop
 from bioplaus_lite.rules.base import Held, Synapse
 
+__all__ = [
+    "cost_of_a_step", "dendritic_integration", "exact_gradients", "explicit_error", "linear_stabilisation", "local",
+    "memory_beside_weights", "moments_compared", "no_error_units", "no_weight_transport", "no_weights_of_its_own",
+    "passes_down", "passes_up", "separate_weights_learned", "unsigned_errors_do", "works_with_spikes",
+]  # fmt: skip
+
 EXACT = 0.1  # degrees
 ROUNDING = 1e-9
 READABLE = 2.0  # times what other units of the layer explain of an error, which has few dimensions
@@ -271,10 +277,11 @@ def _own(rule: LearningRule) -> dict[str, Tensor]:
 
 @criterion("no weights of its own", unit="per forward weight", slide=True)
 def no_weights_of_its_own(case: Case) -> Verdict:
-    """No separate pathways, first reading: are there weights besides those by which the network computes?
+    """Are there no weights besides those by which the network computes?
 
-    Counted: all that the rule holds. What it works out from other weights at that moment, a transpose or a negative, or
-    assumes, is not among them, though a brain would need synapses for it.
+    This is the first reading of the review's "no separate pathways". Counted is all that the rule holds. What it works
+    out from other weights at that moment, a transpose or a negative, or assumes, is not among them, though a brain
+    would need synapses for it.
     """
     rule = case.fresh
     own = sum(t.numel() for t in _own(rule).values())
@@ -288,10 +295,11 @@ def no_weights_of_its_own(case: Case) -> Verdict:
 
 @criterion("no error units", unit="share of variance", slide=True)
 def no_error_units(case: Case) -> Verdict:
-    """No separate pathways, second reading: do units hold their errors themselves?
+    """Do units hold their errors themselves?
 
-    They do if none of the ``states`` that the rule names is an ``error``, and its own errors can be read from one of
-    them, or from its change between two moments: if it explains more than half of their variance, unit by unit.
+    This is the second reading of the review's "no separate pathways". They do if none of the ``states`` that the rule
+    names is an ``error``, and its own errors can be read from one of them, or from its change between two moments: if
+    it explains more than half of their variance, unit by unit.
     """
     moments, errors = case.states
     if any("error" in moment for moment in moments):
@@ -613,7 +621,7 @@ def _with_spikes(rule: LearningRule, case: Case, time: float) -> float:
 
 @criterion("moments compared", unit="moments")
 def moments_compared(case: Case) -> Verdict:
-    """At how many moments must a unit be read, for one update? Counted: what ``states`` has."""
+    """At how many moments must a unit be read, for one update? Counted are those that ``states`` has."""
     moments = case.states.moments
     names = [", ".join(moment) for moment in moments]
     return Verdict("counted", float(len(moments)), f"What a unit holds, moment by moment: {'; then '.join(names)}.")
@@ -650,7 +658,7 @@ def _counted(case: Case) -> tuple[float, float]:
 
 @criterion("memory beside the weights", unit="numbers a unit")
 def memory_beside_weights(case: Case) -> Verdict:
-    """What must be kept of one example until weights change? Counted: numbers of the passes up and of the states.
+    """What must be kept of one example until weights change? Counted are numbers of the passes up and of the states.
 
     The input is not counted, and what is there twice is counted once.
     """

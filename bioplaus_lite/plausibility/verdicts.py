@@ -38,7 +38,7 @@ class Verdict(NamedTuple):
 
     @property
     def mark(self) -> str:
-        """What stands in a table: the mark; for what is counted, the number."""
+        """What stands in a table, which for what is counted is the number."""
         return MARKS[self.says] if self.says != "counted" else f"{self.figure:.3g}"
 
 
@@ -78,7 +78,7 @@ class Criterion:
         return verdict
 
 
-#: The criteria by name, in the order of the table: first the rows of the review, then those that it does not have.
+#: The criteria by name, in the order of the table, first the rows of the review, then those that it does not have.
 CRITERIA: dict[str, Criterion] = {}
 
 

@@ -150,7 +150,7 @@ class LearningRule(nn.Module):
     #: Whether it learns from one example after another, with a state that carries over. Then ``learn`` takes its rates
     #: from the optimiser's groups, and nothing else.
     online: ClassVar[bool] = False
-    #: What goes to a limit at which the gradient is exact: options by name, each with values on the way there.
+    #: Options by name, each with values on the way to a limit at which the gradient is exact.
     limits: ClassVar[dict[str, tuple[float, ...]]] = {}
     #: What the rule takes for granted of other weights and works out in closed form, in words; nothing, of most.
     assumes: str = ""
