@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from bioplaus_lite import checks
 from bioplaus_lite.networks import Dense, Layer, Network
 
-__all__ = ["LearningRule", "Synapse", "Trace", "cross_entropy_and_error"]
+__all__ = ["Held", "LearningRule", "States", "Synapse", "Trace", "cross_entropy_and_error"]
 
 _GENERATOR = type(torch.Generator())  # comparing types takes a tenth of the time of torch's own isinstance
 _OWN = Layer(Dense(), "linear")  # how weights act that are a rule's own
@@ -100,6 +100,28 @@ class Synapse(NamedTuple):
     total: Tensor | str | None = None
 
 
+class Held(NamedTuple):
+    """Credit that can be assigned again while all that has travelled up stays as it was: what lesions are made with.
+
+    ``again``: called with a top error, or ``None`` for the one that there was, gives ``{name: pseudo-gradient}`` by the
+    weights as they are *then*. ``error``: that top error, ``(batch, n_L)``; ``None`` if a rule does not set it apart.
+    """
+
+    again: Callable[[Tensor | None], dict[str, Tensor]]
+    error: Tensor | None
+
+
+class States(NamedTuple):
+    """What hidden units hold when they learn from some examples, each tensor ``(batch, n_l)``.
+
+    ``moments``: a dict for each moment at which something can be read, ``{name: {l: state}}``. ``errors``:
+    ``{l: δ_l}``, the rule's own errors of these very examples.
+    """
+
+    moments: list[dict[str, dict[int, Tensor]]]
+    errors: dict[int, Tensor]
+
+
 class LearningRule(nn.Module):
     """A network and a way of assigning credit to its weights.
 
@@ -128,6 +150,10 @@ class LearningRule(nn.Module):
     #: Whether it learns from one example after another, with a state that carries over. Then ``learn`` takes its rates
     #: from the optimiser's groups, and nothing else.
     online: ClassVar[bool] = False
+    #: Options by name, each with values on the way to a limit at which the gradient is exact.
+    limits: ClassVar[dict[str, tuple[float, ...]]] = {}
+    #: What the rule takes for granted of other weights and works out in closed form, in words; nothing, of most.
+    assumes: str = ""
     #: Whether ``observe`` itself refuses an input that is not finite.
     looks_at_input: ClassVar[bool] = False
 
@@ -304,6 +330,52 @@ class LearningRule(nn.Module):
     def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
         """``{l: δ_l}``: the ``error`` of :meth:`signals`, shapes as the activities."""
         return self.signals(x, y)["error"]
+
+    @torch.no_grad()
+    def hold(self, x: Tensor, y: Tensor) -> Held:
+        """Hold what travels up for ``(batch, n_0)`` and labels ``(batch,)``, and the error at the top.
+
+        What is drawn on the way down is drawn alike each time.
+        """
+        with self.as_it_is():
+            checks.no_autocast(x)
+            self.network.check_input(x)
+            trace = self.observe(x)
+            _, top = self.answer(trace, y)
+            places = {name: generator.get_state() for name, generator in self._generators().items()}
+
+        def again(error: Tensor | None = None) -> dict[str, Tensor]:
+            with self.as_it_is(), torch.no_grad():
+                for name, generator in self._generators().items():
+                    generator.set_state(places[name])
+                summed = self._sum(self.synapses(trace, (top if error is None else error).clone(), y), torch.empty_like)
+                return {name: g for p, g in summed.values() for name in self._names(p)}
+
+        return Held(again, top)
+
+    @torch.no_grad()
+    def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
+        """What hidden units hold when they learn.
+
+        Unless a rule says otherwise it is one moment and an ``error`` that something beside the units must carry. A
+        rule whose units hold the error themselves, in a compartment, or as what changes from one moment to the next,
+        names those states: ``apical``, ``basal``, ``soma``, ``activity`` …
+
+        Args:
+            x: ``(batch, n_0)``.
+            y: ``(batch,)``, int64 labels.
+            met: whether the output meets its target, so that there is nothing to correct.
+        """
+        with self.as_it_is():
+            trace = self.observe(x)
+            _, error = self.answer(trace, y)
+            errors = self._errors_of(self.synapses(trace, error * 0 if met else error, y))
+            errors.pop(self.network.depth, None)
+            return States([{"activity": {layer: trace.h[layer] for layer in errors}, "error": errors}], errors)
+
+    def spikeless(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """Of a simulation of spikes, ``{name: pseudo-gradient}`` of its rates; ``None`` of all other rules."""
+        return None
 
     def learn(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
         """One step of learning: assign gradients, then let ``optimizer`` step. Returns the loss before it."""

@@ -61,6 +61,8 @@ class Card:
         options: what the name fixes of the class's options.
         also: names of runs that differ in network or constants and not in the rule, each with what is different on
             its card.
+        settings: what the literature table has columns for besides, by label: options, ``network`` among them. One
+            that goes by ``short`` stands in the place of the defaults.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Card:
     look: Look
     options: Mapping[str, Any] = field(default_factory=dict)
     also: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def make(self, network: Network, **options: Any) -> LearningRule:
         """The rule on ``network``.
@@ -103,6 +106,7 @@ def register(
     name: str, *, label: str, short: str | None = None, family: str = "own rules", cite: str | tuple[str, ...] = (),
     network: Callable[..., Network] = MLP, look: Look | tuple[str, str] = ("grey", "-"),
     options: Mapping[str, Any] | None = None, also: Mapping[str, Mapping[str, Any]] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Callable[[type], Any]:  # fmt: skip
     """Put a rule on file: a decorator of its class. A class may have several names, which differ in options.
 
@@ -118,8 +122,8 @@ def register(
         if taken and not _same(taken.rule, rule):
             raise ValueError(f"the name {name!r} is taken by {taken.rule.__module__}.{taken.rule.__qualname__}")
         cited = (cite,) if isinstance(cite, str) else tuple(cite)
-        fixed, others = dict(options or {}), dict(also or {})
-        RULES[name] = Card(name, rule, label, short or label, family, cited, network, drawn, fixed, others)
+        fixed, others, more = dict(options or {}), dict(also or {}), dict(settings or {})
+        RULES[name] = Card(name, rule, label, short or label, family, cited, network, drawn, fixed, others, more)
         return rule
 
     return put

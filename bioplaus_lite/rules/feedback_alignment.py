@@ -213,10 +213,11 @@ class WeightMirror(_OwnFeedback):
     @torch.no_grad()
     def mirror(self, layer: int) -> None:
         """One mirror phase of ``layer``."""
-        weight, b = self.network.weight(layer), self.feedback(layer)
+        weight, b = self.network.weight(layer), getattr(self, f"B{layer}")
         coins = torch.randint(0, 2, (self.samples, weight.shape[1]), generator=self._generator)
         noise = coins.to(weight).mul_(2).sub_(1)
-        b.addmm_(noise.T, noise @ weight.T, beta=1 - self.rate, alpha=self.rate / self.samples)
+        response = self.network.layers[layer - 1].current(weight, None, noise)
+        b.addmm_(noise.T, response, beta=1 - self.rate, alpha=self.rate / self.samples)
 
 
 @register(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bioplaus_lite import checks
 from bioplaus_lite.models.microcircuits.network import PyramidalNetwork
 from bioplaus_lite.networks import MLP, uniform_like
-from bioplaus_lite.rules.base import LearningRule, Synapse, Trace, cross_entropy_and_error
+from bioplaus_lite.rules.base import LearningRule, States, Synapse, Trace, cross_entropy_and_error
 from bioplaus_lite.rules.cards import register
 
 __all__ = ["Forward", "Microcircuits", "rate_change"]
@@ -51,6 +51,11 @@ def rate_change(rate: Tensor, shift: Tensor) -> Tensor:
 @register(
     "microcircuits", label="Dendritic microcircuits", short="Microcircuits", family="Compartments",
     cite="sacramento2018", network=PyramidalNetwork, look=("purple", "-."),
+    settings={
+        "Microcircuits, learning interneurons": {"lateral": "interneurons", "by_circuit": True},
+        "Microcircuits, symmetric": {"feedback": "symmetric"},
+        "Microcircuits, all learned": {"feedback": "learned", "lateral": "learned"},
+    },
 )  # fmt: skip
 class Microcircuits(LearningRule):
     r"""Dendritic microcircuits at their steady state: the apical voltage of a pyramidal cell is its error.
@@ -140,6 +145,7 @@ class Microcircuits(LearningRule):
     takes = MLP
     phases = ("all", "quiet")
     looks_at_input = True
+    limits: ClassVar[dict[str, tuple[float, ...]]] = {"lam": (0.1, 0.05, 0.025, 0.0125)}
     network: MLP
 
     def __init__(
@@ -198,6 +204,10 @@ class Microcircuits(LearningRule):
         return f"λ={self.lam}, feedback={self.top_down}, lateral={self.lateral}, mixing={self.mixing}"
 
     # ---- The circuits ----
+
+    @property
+    def assumes(self) -> str:  # type: ignore[override]  # it depends on the setting
+        return "interneurons whose weights are copies of forward weights" if self.lateral == "self_predicting" else ""
 
     @property
     def _by_shift(self) -> bool:
@@ -262,7 +272,7 @@ class Microcircuits(LearningRule):
     def _predicted(self, k: int, rate: Tensor, basal: list[Tensor]) -> Tensor:
         if self.lateral == "self_predicting":
             return basal[k]  # of layer k + 1: the same weights give the same voltage
-        return F.linear(rate, *self.interneuron_weights(k)[:2])
+        return self.network.layers[k].current(*self.interneuron_weights(k)[:2], rate)  # as the cells of layer k + 1 do
 
     def run_down(self, forward: Forward, output_error: Tensor) -> dict[tuple[str, int], Tensor]:
         """The pass down, every voltage of it by name and layer: see :meth:`steady_state`.
@@ -443,6 +453,16 @@ class Microcircuits(LearningRule):
             trace = self.observe(x)
             _, error = self.answer(trace, y)
             return {"error": dict(self.layer_errors(trace.more["forward"], error)), "apical": self.apical(x, y)}
+
+    @torch.no_grad()
+    def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
+        """One moment: voltages of the pyramidal cells of hidden layers, all of :meth:`steady_state` that are theirs."""
+        with self.as_it_is():
+            voltages, trace = self.steady_state(x, None if met else y), self.observe(x)
+            error = self.answer(trace, y)[1] * (not met)
+            errors = dict(self.layer_errors(trace.more["forward"], error))
+        moment = {name: {k: voltages[name, k] for k in self.circuits} for name in ("basal", "apical", "soma")}
+        return States([moment], {k: errors[k] for k in self.circuits})
 
     @torch.no_grad()
     def apical(self, x: Tensor, y: Tensor | None = None) -> dict[int, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,12 +16,12 @@ from torch import Tensor
 from bioplaus_lite import checks
 from bioplaus_lite.models.segregated.condition import jacobian_condition
 from bioplaus_lite.models.segregated.parameters import SegregatedParameters
-from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range
+from bioplaus_lite.models.segregated.rate import RateNetwork, initial_range, rate_update
 from bioplaus_lite.models.segregated.readable import ReadableEngine
-from bioplaus_lite.models.segregated.simulation import Result, Simulation
+from bioplaus_lite.models.segregated.simulation import Outcome, Result, Simulation
 from bioplaus_lite.models.segregated.weights import Weights
 from bioplaus_lite.networks import uniform_like
-from bioplaus_lite.rules.base import LearningRule, Synapse
+from bioplaus_lite.rules.base import Held, LearningRule, States, Synapse
 from bioplaus_lite.rules.cards import Look, register
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Presented(NamedTuple):
     "segregated", label="Segregated compartments", short="Segregated, spikes", family="Compartments",
     cite="guerguiev2017", network=RateNetwork, look=("vermilion", "-"),
     also={"segregated": {}, "segregated_rate": {"short": "Segregated, rates", "look": Look("sky", "--")}},
+    settings={
+        "Segregated, rates": {
+            "network": partial(RateNetwork, constants=SegregatedParameters(mode="rate", voltages="steady"))
+        },
+    },
 )  # fmt: skip
 class SegregatedCompartments(LearningRule):
     r"""Neurons with apical and basal dendrites that learn from the difference of two plateau potentials.
@@ -242,6 +248,82 @@ class SegregatedCompartments(LearningRule):
                 engine.restore(snapshot)
                 for layer, before in enumerate(Y, 1):  # symmetric feedback may have drawn noise
                     self.direct_feedback(layer).copy_(before)
+
+    # ------------------------------------------------------------------------------------------------ what can be asked
+
+    @torch.no_grad()
+    def hold(self, x: Tensor, y: Tensor) -> Held:
+        """Hold all spikes (in rate mode: rates) of the examples, each shown from rest, by the readable simulation.
+
+        The output's error is part of its dendrites' voltages and not set apart: ``error`` is ``None``.
+        """
+        depth, c, shown = self.network.depth, self.constants, self._from_rest(x, y, y.tolist())
+        rest = [np.zeros((2, 0), int)]  # a network without hidden layers has no plateaus
+        early = [np.array(o.lengths)[:, None] - np.concatenate([*rest, *o.plateau_steps], 1) for o in shown]
+
+        def again(error: Tensor | None = None) -> dict[str, Tensor]:
+            if error is not None:
+                raise NotImplementedError(f"{type(self).__name__} does not set its top error apart from its voltages")
+            simulation, sums = self.simulation(), dict[str, Tensor]()
+            for one, label, before, plateaus in zip(x.numpy(), y.tolist(), shown, early, strict=True):
+                assert before.trace is not None  # it was asked for
+                o = simulation.example(one, label, lengths=before.lengths, plateaus=plateaus.astype(int),
+                                       spikes=before.trace.spikes, learn=False)  # fmt: skip
+                for l in range(1, depth + 1):
+                    P = (c.P_out if l == depth else c.P_hidden) / len(shown)
+                    met = torch.from_numpy(np.outer(P * o.E[l - 1], o.psp[l - 1]))
+                    sums[f"W{l}"] = sums[f"W{l}"] + met if f"W{l}" in sums else met
+            return {name: total.to(x.dtype) for name, total in sums.items()}
+
+        return Held(again, None)
+
+    @torch.no_grad()
+    def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
+        """Two moments, the ends of the phases: ``plateau`` potentials, mean ``basal``, ``apical``, ``soma`` voltages.
+
+        Each example is shown from rest, by the readable simulation. With ``met`` nothing is taught in the second phase.
+        """
+        hidden = range(1, self.network.depth)
+        shown = self._from_rest(x, y, [None] * len(y) if met else y.tolist())
+
+        def stacked(of: Callable[..., np.ndarray]) -> dict[int, Tensor]:
+            return {l: torch.as_tensor(np.array([of(o, l=l - 1) for o in shown]), dtype=x.dtype) for l in hidden}
+
+        def mean(o: Outcome, name: str, l: int, taught: bool) -> np.ndarray:
+            assert o.trace is not None  # it was asked for
+            return getattr(o.trace, name)[l][o.trace.averaged & (o.trace.target == taught)].mean(0)
+
+        moments = []
+        for taught in (False, True):
+            voltages = {n: stacked(partial(mean, name=n, taught=taught)) for n in ("basal", "apical", "soma")}
+            plateaus = [o.alpha_target if taught else o.alpha_forward for o in shown]
+            found = {l: torch.as_tensor(np.array([a[l - 1] for a in plateaus]), dtype=x.dtype) for l in hidden}
+            moments.append({"plateau": found} | voltages)
+        return States(moments, stacked(lambda o, l: o.E[l]))
+
+    @torch.no_grad()
+    def spikeless(self, x: Tensor, y: Tensor) -> dict[str, Tensor] | None:
+        """In spiking mode the mean update of the rate limit, by ``rate_update``, which needs ``g_a = 0``."""
+        c, depth = self.constants, self.network.depth
+        if c.mode != "spiking" or c.g_a:
+            return None
+        self._check(x, y)
+        W, b, Y = ([t.detach().numpy() for t in tensors] for tensors in self._weights())
+        sums = {f"W{l}": torch.zeros_like(self.network.weight(l)) for l in range(1, depth + 1)}
+        for one, label in zip(x.numpy(), y.tolist(), strict=True):
+            update = rate_update(W, b, Y, one, label, c)
+            for l in range(1, depth + 1):
+                P = (c.P_out if l == depth else c.P_hidden) / len(x)
+                sums[f"W{l}"] += torch.from_numpy(np.outer(P * update.E[l - 1], update.psp[l - 1]))
+        return sums
+
+    def _from_rest(self, x: Tensor, y: Tensor, taught: Sequence[int | None]) -> list[Outcome]:
+        """What the readable simulation makes of each example, from rest, with every variable; nothing is learned."""
+        self._check(x, y)
+        return [
+            self.simulation(seed=self.seed + i).example(one, label, learn=False, record=True)
+            for i, (one, label) in enumerate(zip(x.numpy(), taught, strict=True))
+        ]
 
     def predict_spiking(self, x: Tensor, duration: float | None = None, *, seed: int = 0) -> Tensor:
         """Scores of a spiking test, ``(N, n_L)``: mean output voltages after ``settle``, each input from rest.

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from bioplaus_lite import checks
 from bioplaus_lite.networks import INITS, MLP, Network, uniform_like
-from bioplaus_lite.rules.base import LearningRule, Synapse, Trace
+from bioplaus_lite.rules.base import LearningRule, States, Synapse, Trace
 from bioplaus_lite.rules.cards import register
 
 __all__ = [
@@ -249,6 +249,16 @@ class TargetRule(LearningRule):
             found = {"error": self._errors_of(self.synapses(trace, error, y))}
             return found | {"target": dict(self.layer_targets(trace.h, error))}
 
+    @torch.no_grad()
+    def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
+        """Two moments: the ``activity`` of each hidden unit, and the one that it should have, its target."""
+        with self.as_it_is():
+            trace = Trace(self.network.activities(x), {"corrupted": {}})
+            error = self.answer(trace, y)[1] * (not met)
+            errors, targets = self._errors_of(self.synapses(trace, error, y)), dict(self.layer_targets(trace.h, error))
+            errors.pop(self.network.depth, None)
+            return States([{"activity": {layer: trace.h[layer] for layer in targets}}, {"activity": targets}], errors)
+
     def targets(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
         """``{l: ĥ_l}``: the ``target`` of :meth:`signals`."""
         return self.signals(x, y)["target"]
@@ -274,7 +284,7 @@ class TargetRule(LearningRule):
 
 @register(
     "tp", label="Target propagation", short="TP", family="Targets",
-    cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh,
+    cite=("lecun1986", "bengio2014", "lee2015"), network=_tanh, settings={"TP": {"alpha": 10.0}},
     look=("grey", ":"),
 )  # fmt: skip
 class TargetPropagation(TargetRule):

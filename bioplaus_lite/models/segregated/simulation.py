@@ -293,7 +293,7 @@ class Simulation:
     def example(
         self,
         x: np.ndarray,
-        label: int,
+        label: int | None,
         *,
         lengths: tuple[int, ...] | None = None,
         plateaus: np.ndarray | None = None,
@@ -306,7 +306,7 @@ class Simulation:
 
         Args:
             x: input in [0, 1], ``(n_0,)``.
-            label: in ``0 … n_L - 1``.
+            label: in ``0 … n_L - 1``; ``None`` teaches nothing: the target phase is a second forward phase.
             lengths: steps of both phases; drawn if not given.
             plateaus: steps before the end at which the plateaus come, ``(2, hidden units)``; drawn if not given.
             noise: noise of symmetric feedback weights, hidden layers, ``(n_l, n_L)``; drawn if not given.
@@ -319,7 +319,7 @@ class Simulation:
             FloatingPointError: the weights have diverged.
         """
         c = self.constants
-        x = self.check(x, label)
+        x = self.check(x, 0 if label is None else label)
         lengths = tuple(int(n) for n in (c.draw_lengths(1, self.generator)[0] if lengths is None else lengths))
         if len(lengths) != 2 or min(lengths) < c.window:
             raise ValueError(f"lengths must be two phases of at least the averaging window, {c.window}, not {lengths}")
