@@ -1,7 +1,8 @@
-"""The page of all update equations says what the rules say, and leaves none out."""
+"""The page of all update equations, and the guide by questions: they say what the rules say, and leave none out."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
+from bioplaus_lite.plausibility import columns
 from bioplaus_lite.rules import RULES, Backprop, FeedbackAlignment, LearningRule, card_of
 
 PAGE = ROOT / "book" / "reference" / "equations.md"
@@ -187,3 +189,37 @@ def test_paragraphs_that_lead_to_an_equation_stand_with_it():
         ("text", "It follows from $h_l$ of `W`, see `Other`:"), ("math", "a = b"), ("text", "with a tail."),
     ]  # fmt: skip
     assert (found.source, found.chapter) == ("Someone (2020), eq. 3", "Backpropagation")
+
+
+# --- which rule for which question ---------------------------------------------------------------------------
+
+GUIDE = ROOT / "book" / "synthesis" / "which_rule.ipynb"
+FRAME = ("How to read the tables", "All of them at once")
+
+
+def questions() -> dict[str, str]:
+    """The prose below each question of the guide."""
+    cells = json.loads(GUIDE.read_text("utf-8"))["cells"]
+    text = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    found = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", text, re.MULTILINE))
+    assert set(FRAME) <= set(found)
+    return {question: answer for question, answer in found.items() if question not in FRAME}
+
+
+def test_every_question_has_an_answer_a_trap_and_a_place_to_go_on():
+    asked = questions()
+    assert len(asked) >= 9 and all(question.startswith("I ") for question in asked)
+    for question, answer in asked.items():
+        assert "*The trap.*" in answer, question
+        assert re.search(r"\{doc\}`\.\./(?:rules|problem|reference)/\w+`", answer), question
+        assert "*Which.*" in answer or "**" in answer or "None of these" in answer or "python -m" in answer, question
+    assert "*None of these.*" in asked["I have no label, but one number that says how good it was"]
+
+
+def test_the_table_of_all_rules_has_every_rule_on_file():
+    """It is stored: a rule that is new on file has to be put there by executing the page."""
+    cells = json.loads(GUIDE.read_text("utf-8"))["cells"]
+    (table,) = (cell for cell in cells if "".join(cell["source"]).strip() == "compare(*columns()).T")
+    html = "".join(table["outputs"][0]["data"]["text/html"])
+    ours = [label for label, (name, _) in columns().items() if RULES[name].rule in CLASSES]
+    assert re.findall(r"<tr>\s*<th>(.*?)</th>", html) == ours
