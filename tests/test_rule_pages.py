@@ -219,7 +219,7 @@ def test_every_question_has_an_answer_a_trap_and_a_place_to_go_on():
 def test_the_table_of_all_rules_has_every_rule_on_file():
     """It is stored: a rule that is new on file has to be put there by executing the page."""
     cells = json.loads(GUIDE.read_text("utf-8"))["cells"]
-    (table,) = (cell for cell in cells if "".join(cell["source"]).strip() == "compare(*columns()).T")
+    (table,) = (cell for cell in cells if "".join(cell["source"]).startswith("compare(*columns())"))
     html = "".join(table["outputs"][0]["data"]["text/html"])
     ours = [label for label, (name, _) in columns().items() if RULES[name].rule in CLASSES]
     assert re.findall(r"<tr>\s*<th>(.*?)</th>", html) == ours

@@ -139,8 +139,8 @@ class DifferenceReconstruction(DifferenceRule):
 class DirectDifferenceReconstruction(DifferenceReconstruction):
     r"""DDTP-linear: every hidden layer has its target from the output directly, by a matrix of its own.
 
-    .. math:: \hat h_{l-1} = h_{l-1} + B_l (\hat h_L - h_L), \qquad
-              \mathcal L_l^{\text{inv}} = \frac{1}{s^2 B} \sum_b \lVert B_l (\tilde h_L - h_L) - \varepsilon \rVert^2
+    .. math:: \hat h_{l-1} &= h_{l-1} + B_l (\hat h_L - h_L) \\
+              \mathcal L_l^{\text{inv}} &= \frac{1}{s^2 B} \sum_b \lVert B_l (\tilde h_L - h_L) - \varepsilon \rVert^2
               + \gamma \lVert B_l \rVert_F^2
 
     where :math:`\tilde h_L` is the output to which :math:`h_{l-1} + \varepsilon` leads. ``B_l`` has the shape
@@ -189,8 +189,8 @@ class DirectDifferenceReconstruction(DifferenceReconstruction):
 class LocalDifferenceReconstruction(DifferenceRule):
     r"""L-DRL: each inverse learns, from its own layer alone, to have the transpose of that layer's Jacobian.
 
-    .. math:: g_l(h_l) = B_l\, \sigma(h_l), \qquad
-              \mathcal L_l^{\text{inv}} = \frac1B \sum_b \Bigl( -2\, \varepsilon^\top
+    .. math:: g_l(h_l) &= B_l\, \sigma(h_l) \\
+              \mathcal L_l^{\text{inv}} &= \frac1B \sum_b \Bigl( -2\, \varepsilon^\top
               \bigl[ g_l(f_l(h_{l-1} + \varepsilon)) - g_l(h_l) \bigr]
               + \lVert g_l(h_l + \zeta) - g_l(h_l) \rVert^2 \Bigr)
 

@@ -223,10 +223,11 @@ class Rule(_Entry):
             raise self.error(f"{rule.__name__}: its chapter {text.chapter!r} is none of {', '.join(chapters())}")
         derived = self.env.app.builder.get_relative_uri(self.env.docname, chapters()[text.chapter])
         lines = [*self.body(text), f"**What differs from backprop.** {' '.join(self.content)}", ""]
-        lines += ["| weights | shape | at the unit (post) | arriving (pre) | and |", "|---|---|---|---|---|"]
+        lines += ["| weights | shape | at the unit (post) | arriving (pre) |", "|---|---|---|---|"]
         for meeting in meetings(card):
             shape = "$\\times$".join(map(str, meeting.shape))
-            lines.append(f"| `{meeting.weight}` | {shape} | {meeting.post} | {meeting.pre} | {meeting.more or '–'} |")
+            arriving = f"{meeting.pre}, and {meeting.more}" if meeting.more else meeting.pre
+            lines.append(f"| `{meeting.weight}` | {shape} | {meeting.post} | {arriving} |")
         for one in cards:
             lines += ["", f"{f'*{one.label}.* ' if len(cards) > 1 else ''}{own_weights(one)}"]
         cited = ",".join(card.cite)
