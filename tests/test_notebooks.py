@@ -19,11 +19,12 @@ import bioplaus_lite
 
 BOOK = ROOT / "book"
 CHAPTER_FOLDERS = ("problem", "rules", "experiments", "synthesis")
+GUIDES = {"synthesis/which_rule"}  # to look things up, with no derivation, no exercises and no reading time
 
 ENTRIES = [entry for entry in toc_entries(BOOK) if not RECORDED.fullmatch(entry)]
 NOTEBOOKS = {entry: BOOK / f"{entry}.ipynb" for entry in ENTRIES if (BOOK / f"{entry}.ipynb").is_file()}
 TEXTS = {entry: BOOK / f"{entry}.md" for entry in ENTRIES if (BOOK / f"{entry}.md").is_file()}
-CHAPTERS = [entry for entry in ENTRIES if entry.split("/")[0] in CHAPTER_FOLDERS]
+CHAPTERS = [entry for entry in ENTRIES if entry.split("/")[0] in CHAPTER_FOLDERS and entry not in GUIDES]
 ESSAYS = [entry for entry in CHAPTERS if entry.startswith("synthesis/") and entry in TEXTS]  # nothing is computed there
 ON_DISK = {
     path.relative_to(BOOK).with_suffix("").as_posix()

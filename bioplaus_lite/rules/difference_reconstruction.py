@@ -35,7 +35,7 @@ __all__ = ["DifferenceReconstruction", "DirectDifferenceReconstruction", "LocalD
 class DifferenceRule(TargetRule):
     r"""What these rules share: the first target is a step at the output, every layer but the first has an inverse.
 
-    .. math:: \hat h_L = h_L - \eta\, \delta_L, \qquad \hat h_{L-1} = h_{L-1} + g_L(\hat h_L) - g_L(h_L), \; \dots
+    .. math:: \hat h_L = h_L - \alpha\, \delta_L, \qquad \hat h_{L-1} = h_{L-1} + g_L(\hat h_L) - g_L(h_L), \; \dots
 
     The last layer learns by the task's loss, as in the whole family; its target would give the same times a constant.
     """
@@ -67,22 +67,22 @@ class DifferenceRule(TargetRule):
 class DifferenceReconstruction(DifferenceRule):
     r"""DTP-DRL: DTP whose inverses learn to send what noise changes at the output back as that noise.
 
-    For each inverse ``l = 2 … L`` the activity below is corrupted, :math:`\tilde h_{l-1} = h_{l-1} + \sigma\xi`, and
+    For each inverse ``l = 2 … L`` the activity below is corrupted, :math:`\tilde h_{l-1} = h_{l-1} + \varepsilon`, and
     runs up to the output. What it gives there is sent down as a target, :math:`\tilde t_{k-1} = h_{k-1} +
     g_k(\tilde t_k) - g_k(h_k)`, as far as ``l - 1``, and ``B_l`` and ``c_l`` alone descend
 
-    .. math:: \mathcal L_l = \frac{1}{\sigma^2 B} \sum_b \lVert \tilde t_{l-1} - \tilde h_{l-1} \rVert^2
-              + \lambda \lVert B_l \rVert^2
+    .. math:: \mathcal L_l^{\text{inv}} = \frac{1}{s^2 B} \sum_b \lVert \tilde t_{l-1} - \tilde h_{l-1} \rVert^2
+              + \gamma \lVert B_l \rVert_F^2
 
-    For little noise the first term is :math:`\lVert J_{g_l} \cdots J_{g_L} J - I \rVert^2`, with :math:`J = \partial
-    h_L / \partial h_{l-1}`. With one linear layer above, the minimum is :math:`(W^\top W + \lambda I)^{-1} W^\top`, the
+    For little noise the first term is :math:`\lVert J_{g_l} \cdots J_{g_L} J - 1 \rVert_F^2`, with :math:`J = \partial
+    h_L / \partial h_{l-1}`. With one linear layer above, the minimum is :math:`(W^\top W + \gamma 1)^{-1} W^\top`, the
     damped pseudo-inverse. Further down ``B_l`` finds the best that the inverses above it allow.
 
     Args:
         network: the layers to train, an MLP with at least one hidden layer.
-        alpha: step :math:`\eta` of the first target, positive; ``δ_L`` is of the mean over the batch.
-        noise: :math:`\sigma`, positive.
-        decay: :math:`\lambda`, at least 0; biases do not decay.
+        alpha: step :math:`\alpha` of the first target, positive; ``δ_L`` is of the mean over the batch.
+        noise: standard deviation :math:`s` of :math:`\varepsilon`, positive.
+        decay: :math:`\gamma`, at least 0; biases do not decay.
         seed: draws ``B_l``, ``(n_{l-1}, n_l)``, then the noise.
 
     Raises:
@@ -91,7 +91,7 @@ class DifferenceReconstruction(DifferenceRule):
 
     Source: Meulemans et al. (2020), as in the authors' code, ``lib/dtpdrl_layers.py``. The defaults are those of
     ``final_configs/mnist_DTPDRL.py``; there the loss is a mean over 256 units and the decay, of the optimiser,
-    5.385e-6, which makes :math:`\lambda` 128 times as much.
+    5.385e-6, which makes :math:`\gamma` 128 times as much. Chapter: *Target propagation*.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class DifferenceReconstruction(DifferenceRule):
         return output_error.mul(-self.alpha)
 
     def _corrupted(self, h: list[Tensor], noise: float) -> dict[int, tuple[Tensor, ...]]:
-        """``{l: (σξ at l - 1, the output to which it leads)}``."""
+        """``{l: (ε at l - 1, the output to which it leads)}``."""
         up, draws = self.network.upward, {layer: self._draw(h[layer - 1], noise) for layer in self.inverses}
         return {l: (draw, up(l, self.network.current(l, h[l - 1] + draw))[-1]) for l, draw in draws.items()}
 
@@ -139,18 +139,20 @@ class DifferenceReconstruction(DifferenceRule):
 class DirectDifferenceReconstruction(DifferenceReconstruction):
     r"""DDTP-linear: every hidden layer has its target from the output directly, by a matrix of its own.
 
-    .. math:: \hat h_{l-1} = h_{l-1} + B_l (\hat h_L - h_L), \qquad
-              \mathcal L_l = \frac{1}{\sigma^2 B} \sum_b \lVert B_l (\tilde h_L - h_L) - \sigma\xi \rVert^2
-              + \lambda \lVert B_l \rVert^2
+    .. math:: \hat h_{l-1} &= h_{l-1} + B_l (\hat h_L - h_L) \\
+              \mathcal L_l^{\text{inv}} &= \frac{1}{s^2 B} \sum_b \lVert B_l (\tilde h_L - h_L) - \varepsilon \rVert^2
+              + \gamma \lVert B_l \rVert_F^2
 
-    ``B_l`` has the shape ``(n_{l-1}, n_L)``; biases would cancel. It is one matrix for all examples, a compromise where
-    their Jacobians differ: :math:`B_l = \langle J \rangle^\top (\langle J J^\top \rangle + \lambda I)^{-1}`.
+    where :math:`\tilde h_L` is the output to which :math:`h_{l-1} + \varepsilon` leads. ``B_l`` has the shape
+    ``(n_{l-1}, n_L)``; biases would cancel. It is one matrix for all examples, a compromise where their Jacobians
+    differ: :math:`B_l = \langle J \rangle^\top (\langle J J^\top \rangle + \gamma 1)^{-1}`.
 
     Args:
         network, alpha, noise, decay, seed: as for :class:`DifferenceReconstruction`, with its defaults and its errors.
 
     Source: Meulemans et al. (2020), as in the authors' code, ``lib/direct_feedback_networks.py``. Its constants in
     ``final_configs/mnist_DDTPlinear.py`` are 0.06097, 0.09075 and, 128 times 5.836e-7, 7.470e-5.
+    Chapter: *Target propagation*.
     """
 
     biased = False
@@ -187,12 +189,13 @@ class DirectDifferenceReconstruction(DifferenceReconstruction):
 class LocalDifferenceReconstruction(DifferenceRule):
     r"""L-DRL: each inverse learns, from its own layer alone, to have the transpose of that layer's Jacobian.
 
-    .. math:: g_l(h_l) = B_l\, \sigma(h_l), \qquad
-              \mathcal L_l = \frac1B \sum_b \Bigl( -2\, \varepsilon^\top \bigl[ g_l(f_l(h_{l-1} + \varepsilon))
-              - g_l(h_l) \bigr] + \lVert g_l(h_l + \zeta) - g_l(h_l) \rVert^2 \Bigr)
+    .. math:: g_l(h_l) &= B_l\, \sigma(h_l) \\
+              \mathcal L_l^{\text{inv}} &= \frac1B \sum_b \Bigl( -2\, \varepsilon^\top
+              \bigl[ g_l(f_l(h_{l-1} + \varepsilon)) - g_l(h_l) \bigr]
+              + \lVert g_l(h_l + \zeta) - g_l(h_l) \rVert^2 \Bigr)
 
-    with noise :math:`\varepsilon` below and :math:`\zeta` above, both of variance :math:`\sigma^2`. For little noise
-    this is :math:`\sigma^2 (\lVert J_g - J_f^\top \rVert^2 - \lVert J_f \rVert^2)`. The first term is Hebbian, noise
+    with noise :math:`\varepsilon` below and :math:`\zeta` above, both of variance :math:`s^2`. For little noise
+    this is :math:`s^2 (\lVert J_g - J_f^\top \rVert_F^2 - \lVert J_f \rVert_F^2)`. The first term is Hebbian, noise
     below times what it changes above; the second keeps weights bounded. With :math:`J_g = J_f^\top` targets are
     backpropagation's, :math:`\hat h_l - h_l = -\beta B\, \partial \mathcal L / \partial h_l` for small :math:`\beta`.
 
@@ -201,8 +204,8 @@ class LocalDifferenceReconstruction(DifferenceRule):
 
     Args:
         network: the layers to train, an MLP with at least one hidden layer.
-        beta: step of the first target for each example, :math:`\eta = \beta B`; positive.
-        noise: :math:`\sigma`, positive.
+        beta: step of the first target for each example, :math:`\alpha = \beta B`; positive.
+        noise: standard deviation :math:`s` of both noises, positive.
         draws: of noise for each example; the loss is their mean.
         seed: draws ``B_l``, ``(n_{l-1}, n_l)``, then the noise.
 
@@ -211,8 +214,9 @@ class LocalDifferenceReconstruction(DifferenceRule):
         ValueError: the network has no hidden layer, or an option is out of range.
 
     Source: Ernoult et al. (2022), as in the authors' code, ``target_prop/feedback_loss.py``. ``beta`` and ten draws are
-    those of ``models/parallel_dtp.py``, with :math:`\sigma` from 0.4 to 0.08 over the layers. The paper's own steps, in
+    those of ``models/parallel_dtp.py``, with :math:`s` from 0.4 to 0.08 over the layers. The paper's own steps, in
     ``models/dtp.py``, are not here: 20 to 55 of the inverses on each batch, with one draw.
+    Chapter: *Target propagation*.
     """
 
     biased = False

@@ -127,7 +127,7 @@ class DirectFeedbackAlignment(LearningRule):
 class SignSymmetry(_OwnFeedback):
     r"""Feedback that shares the *signs* of the forward weights and not their sizes.
 
-    .. math:: B_l = |R_l| \odot \mathrm{sign}(W_l^\top)
+    .. math:: \delta_l = (B_{l+1}\, \delta_{l+1}) \odot \sigma'(a_l), \qquad B_l = |R_l| \odot \mathrm{sign}(W_l^\top)
 
     Args:
         network: the layers to train, MLP or CNN.
@@ -174,11 +174,12 @@ class SignSymmetry(_OwnFeedback):
 class WeightMirror(_OwnFeedback):
     r"""Feedback weights that learn to mirror the forward weights from noise alone.
 
-    Once a batch, in training mode, each layer goes through a mirror phase: noise :math:`\xi = \pm 1`
-    is its input, :math:`y = W_l \xi` its response, and the feedback weights learn by a Hebbian product with decay,
+    Errors travel as in feedback alignment, :math:`\delta_l = (B_{l+1}\, \delta_{l+1}) \odot \sigma'(a_l)`. Once a
+    batch, in training mode, each layer goes through a mirror phase: noise :math:`\xi`, of entries ±1, is its input,
+    :math:`W_l \xi` its response, and the feedback weights learn by a Hebbian product with decay,
 
-    .. math:: B_l \leftarrow (1 - \rho)\, B_l + \rho\, \tfrac1M \textstyle\sum_m \xi_m y_m^\top, \qquad
-              \mathbb E[\xi y^\top] = W_l^\top
+    .. math:: B_l \leftarrow (1 - \rho)\, B_l + \rho\, \tfrac1M \textstyle\sum_{m=1}^M \xi_m (W_l \xi_m)^\top, \qquad
+              \mathbb E[\xi (W_l \xi)^\top] = W_l^\top
 
     No synapse reads another's weight. The authors' code keeps ``B`` from growing by rescaling it to a set
     spread; the decay here does the same and recovers the size of ``W`` too.
@@ -227,18 +228,20 @@ class WeightMirror(_OwnFeedback):
 class KolenPollack(_OwnFeedback):
     r"""Feedback weights that undergo the same changes as the forward weights, and the same decay.
 
-    .. math:: W_l \leftarrow \lambda (W_l + \Delta_l), \quad B_l \leftarrow \lambda (B_l + \Delta_l^\top)
-              \quad\Rightarrow\quad W_l - B_l^\top \to 0
+    .. math:: \delta_l &= (B_{l+1}\, \delta_{l+1}) \odot \sigma'(a_l) \\
+              \nabla W_l &= \textstyle\sum_{\text{batch}} \delta_l h_{l-1}^\top + \gamma W_l, \qquad
+              \nabla B_l = \textstyle\sum_{\text{batch}} h_{l-1} \delta_l^\top + \gamma B_l
 
-    Both changes are the product of the activity below and the error above, which a synapse of either
-    direction can see. The decay is part of the pseudo-gradient in training mode, so that any optimiser applies
-    it: with SGD at rate ``η``, ``λ = 1 - η·decay``. Without decay ``W - Bᵀ`` stays as it was drawn. With
+    Both sums are of products of the activity below and the error above, which a synapse of either direction can see.
+    The decay is part of the pseudo-gradient in training mode, so that any optimiser applies it. With SGD at rate
+    :math:`\eta` each step multiplies :math:`W_l - B_l^\top` by :math:`1 - \eta\gamma`, so that it goes to zero; without
+    decay it stays as it was drawn. The first layer has no twin and does not decay. With
     ``start="transpose"`` it is zero from the beginning, if all weights learn by one optimiser: backpropagation with
     this decay, the control that tells what the decay does from what the feedback does.
 
     Args:
         network: the layers to train, MLP or CNN.
-        decay: coefficient of the decay, at least 0.
+        decay: coefficient :math:`\gamma` of the decay, at least 0.
         start: where the feedback weights begin: ``random``, or ``transpose``, at :math:`W_l^\top`.
         scale: of the first ``B_l``, as a multiple of the range of ``W_l``; positive; for ``random``.
         seed: draws ``B_l`` in the shape of ``W_lᵀ``, uniform in the range of ``W_l``; learned parameters.

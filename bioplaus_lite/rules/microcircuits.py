@@ -62,7 +62,7 @@ class Microcircuits(LearningRule):
 
     Going up, pyramidal cells follow their basal dendrites, :math:`\hat v_l = W_l r_{l-1} + b_l` with :math:`r_l =
     \varphi(\hat v_l)`, and the interneurons of circuit ``k`` their own, :math:`\hat v_{I,k} = W^{IP}_k r_k +
-    c_k`. Then the output is nudged towards its target, and one layer after another, ``k = L-1 … 1``, follows:
+    c^{IP}_k`. Then the output is nudged towards its target, and one layer after another, ``k = L-1 … 1``, follows:
 
     .. math::
 
@@ -73,7 +73,7 @@ class Microcircuits(LearningRule):
 
     Voltages are attenuated, as the steady state of the conductances has them: :math:`\hat v_l` is where a soma rests
     that its basal dendrite alone drives. In the *self-predicting state* :math:`W^{IP}_k = W_{k+1}`,
-    :math:`c_k = b_{k+1}`, :math:`W^{PI}_k = -W^{down}_k`, all apical dendrites are silent until there is a target.
+    :math:`c^{IP}_k = b_{k+1}`, :math:`W^{PI}_k = -W^{down}_k`, all apical dendrites are silent until there is a target.
 
     **Updates.** Each weight compares a soma with what its dendrite predicts, with rates :math:`\varphi` logistic. The
     nudging shrinks by :math:`\lambda` from layer to layer, so the model's learning rate of layer ``l`` grows as

@@ -57,16 +57,17 @@ class SegregatedCompartments(LearningRule):
     r"""Neurons with apical and basal dendrites that learn from the difference of two plateau potentials.
 
     A hidden neuron sums its feedforward input in the basal dendrite, which drives the soma, and feedback from the
-    output in the apical dendrite, which (with :math:`g_a = 0`) does not. In a forward phase the network answers;
-    in a target phase the output is driven towards the label. At the end of each the apical dendrite fires a
-    plateau potential, :math:`\alpha = \sigma(\text{mean apical voltage})`, and their difference is the error:
+    output, :math:`A_l = Y_l s_L`, in the apical dendrite, which (with :math:`g_a = 0`) does not. In a forward phase the
+    network answers; in a target phase the output is driven towards the label. At the end of each the apical dendrite
+    fires a plateau potential, :math:`\alpha_l = \sigma(\overline A_l)`, and their difference is the error. With
+    :math:`\overline s{}^f` the mean postsynaptic potentials of the forward phase,
 
     .. math::
 
-        \Delta W_l &= \eta P_h\, k_b\, \varphi_{max}\sigma'(\bar V_l^f) \odot (\alpha_l^t - \alpha_l^f)\,
-            \overline{PSP}_{l-1}^\top \qquad (l < L) \\
-        \Delta W_L &= \eta P_{out}\, k_d\, \varphi_{max}\sigma'(\bar V_L^f) \odot (\varphi^* - \varphi(\bar V_L^f))\,
-            \overline{PSP}_{L-1}^\top
+        \Delta W_l &= \eta P_h\, k_b\, \varphi_{max}\sigma'(\overline V{}_l^f) \odot (\alpha_l^t - \alpha_l^f)\,
+            (\overline s{}_{l-1}^f)^\top \qquad (l < L) \\
+        \Delta W_L &= \eta P_{out}\, k_d\, \varphi_{max}\sigma'(\overline V{}_L^f) \odot
+            (\varphi^* - \varphi(\overline V{}_L^f))\, (\overline s{}_{L-1}^f)^\top
 
     It learns online: :meth:`learn` shows the examples of a batch one after another and changes the weights after
     each. Voltages and recent spikes carry over from one example to the next; nothing resets them but :meth:`reset`.

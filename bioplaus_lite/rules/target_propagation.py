@@ -59,7 +59,7 @@ class TargetRule(LearningRule):
               \nabla W_l = \textstyle\sum_b \delta_l h_{l-1}^\top, \quad l < L
 
     and the inverses minimise, by ``B_l`` and ``c_l`` alone, what they miss of a corrupted activity,
-    :math:`\varepsilon \sim \mathcal N(0, \text{noise}^2)`:
+    :math:`\varepsilon \sim \mathcal N(0, s^2)`:
 
     .. math:: \mathcal L_l^{\text{inv}} = \tfrac1B \textstyle\sum_b \lVert g_l(f_l(h_{l-1} + \varepsilon)) - t
               \rVert^2, \qquad t = h_{l-1} + \varepsilon \text{ or, as a denoiser, } t = h_{l-1}
@@ -78,7 +78,7 @@ class TargetRule(LearningRule):
 
     Args:
         network: the layers to train, an MLP with at least one hidden layer and any activation.
-        noise: standard deviation of :math:`\varepsilon`, at least 0.
+        noise: standard deviation :math:`s` of :math:`\varepsilon`, at least 0.
         seed: draws ``B_l`` (Glorot's range; ``c_l`` starts at zero), then the noise. Noise moves the generator in
             training mode only; in evaluation mode the next noise is looked at and not used up.
 
