@@ -2,37 +2,35 @@
 // Runs in JupyterLab (anywidget) and, through static.py, in any page.
 
 import { assign, control, html, stepControls } from "./controls.js";
-import { clamp } from "./drawing.js";
+import { clamp, fixed } from "./drawing.js";
 
-let walks = 0;
-
-/** A figure with its unit, in few digits. */
-function figureOf(cell, unit) {
-  if (cell.figure === null) return "none";
-  const [size, digits] = [Math.abs(cell.figure), Number(cell.figure.toPrecision(3))];
-  const text = size && size < 1e-3 ? digits.toExponential().replace("e-", "×10^−") : digits.toLocaleString("en");
-  return `${text} ${unit}`;
+/** A figure in few digits, with a power of ten if it is very small. */
+function threeFigures(value) {
+  const digits = Number(value.toPrecision(3));
+  return fixed(digits, digits && Math.abs(digits) < 1e-3 ? 6 : (String(digits).split(".")[1] ?? "").length);
 }
 
 function render({ model, el }) {
   const { title, rules, answers, criteria, cells } = model.get("spec");
   const life = new AbortController();
-  const id = (walks += 1);
   const kinds = Object.keys(answers);
   const step = () => clamp(model.get("step"), 0, criteria.length - 1);
   const rule = () => clamp(model.get("rule"), 0, rules.length - 1);
-  const word = (cell) => (cell.says === "counted" ? `counted: ${cell.mark}` : `${answers[cell.says][0]} ${cell.says}`);
+  const named = (says) => (answers[says].includes(says) ? answers[says] : `${answers[says]} ${says}`.trim());
+  const look = (says) => `bp-says bp-says-${says.replaceAll(" ", "-")}`;
   const set = (values) => {
     Object.entries(values).forEach(([name, value]) => model.set(name, value));
     model.save_changes();
   };
-  const texts = () => cells[rule()].map((cell, k) => `${criteria[k].asks} ${rules[rule()]}: ${word(cell)}. ${cell.why}`);
+  const texts = () => cells[rule()].map((cell, k) => (
+    `${criteria[k].asks} ${rules[rule()]}: ${named(cell.says)}. ${cell.why}`));
   const labels = criteria.map((one) => one.name);
   const controls = stepControls({ model, labels, texts: texts(), stepName: "Check", seconds: 4 });
 
   const field = (text, element) => html("label", { class: "bp-field" }, html("span", {}, text), element);
   const option = (value, text) => html("option", { value }, text);
-  const ruleSelect = control(html("select", { class: "bp-select bp-rule-select" }, ...rules.map((one, r) => option(r, one))));
+  const ruleSelect = control(html("select", { class: "bp-select bp-rule-select" },
+    ...rules.map((one, r) => option(r, one))));
   const filterName = html("span");
   const filterSelect = control(html("select", { class: "bp-select bp-filter" }));
   const reset = control(html("button", { type: "button", class: "bp-button bp-reset" }, "Show all"));
@@ -47,20 +45,19 @@ function render({ model, el }) {
   const heads = criteria.map((one, k) => html("th", { scope: "col" },
     control(html("button", { type: "button", class: "bp-sort", "data-column": k }, one.name))));
   const rows = rules.map((one, r) => html("tr", { "data-rule": r }, html("th", { scope: "row" }, one),
-    ...cells[r].map((cell, k) => html("td", { class: `bp-says bp-says-${cell.says.replaceAll(" ", "-")}`, "data-column": k },
-      cell.mark))));
+    ...cells[r].map((cell, k) => html("td", { class: look(cell.says), "data-column": k }, cell.mark))));
   const body = html("tbody", {}, ...rows);
   const table = html("table", { class: "bp-table bp-verdicts" },
     html("thead", {}, html("tr", {}, html("th", { scope: "col" }, "rule"), ...heads)), body);
   const scroll = html("div", { class: "bp-scroll", role: "group", "aria-label": "All rules", tabindex: "0" }, table);
   const drawing = html("div", { class: "bp-drawing bp-one-column" }, card,
-    html("div", { class: "bp-choice" }, html("label", { class: "bp-field" }, filterName, filterSelect), reset), found, scroll);
+    html("div", { class: "bp-choice" }, html("label", { class: "bp-field" }, filterName, filterSelect), reset), found,
+    scroll);
   const root = html("div", { class: "bp-widget bp-criteria", role: "group", "aria-label": title },
     html("div", { class: "bp-title", "aria-hidden": "true" }, title),
     html("p", { class: "bp-spoken" }, "A rule's checks, a step each. Below, all rules: a heading sorts them, and a list "
       + "shows only those with one answer."),
     html("div", { class: "bp-choice" }, field("rule", ruleSelect)), controls.element, drawing);
-  assign(root, { id: `bp-criteria-${id}` });
   el.append(root);
 
   const wanted = {}; // by criterion: the answer that a rule must have to be shown
@@ -90,19 +87,20 @@ function render({ model, el }) {
     const cell = cells[r][k];
     controls.update(k);
     ruleSelect.value = r;
-    badge.className = `bp-badge bp-says-${cell.says.replaceAll(" ", "-")}`;
-    badge.textContent = word(cell);
-    figure.textContent = cell.says === "counted" ? criteria[k].unit : `figure: ${figureOf(cell, criteria[k].unit)}`;
+    badge.className = `bp-badge ${look(cell.says)}`;
+    badge.textContent = named(cell.says);
+    figure.textContent = cell.figure === null ? "no figure" : `${threeFigures(cell.figure)} (${criteria[k].unit})`;
     filterName.textContent = `show rules of which “${criteria[k].name}” is`;
     const there = kinds.filter((says) => cells.some((line) => line[k].says === says));
-    filterSelect.replaceChildren(option("", "anything"), ...there.map((says) => option(says, `${answers[says][0] ?? ""} ${says}`)));
+    filterSelect.replaceChildren(option("", "anything"),
+      ...there.map((says) => option(says, named(says))));
     filterSelect.value = wanted[k] ?? "";
     table.querySelectorAll(".bp-here").forEach((one) => one.classList.remove("bp-here"));
     [heads[k], rows[r].cells[0], rows[r].cells[k + 1]].forEach((one) => one.classList.add("bp-here"));
     const [left, width] = [heads[k].offsetLeft, scroll.clientWidth];
-    const fixed = rows[r].cells[0].offsetWidth; // the names stay where they are
-    if (left - fixed < scroll.scrollLeft || left + heads[k].offsetWidth > scroll.scrollLeft + width) {
-      scroll.scrollLeft = left - fixed - 8;
+    const names = rows[r].cells[0].offsetWidth; // they stay where they are
+    if (left - names < scroll.scrollLeft || left + heads[k].offsetWidth > scroll.scrollLeft + width) {
+      scroll.scrollLeft = left - names - 8;
     }
   }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -71,9 +70,9 @@ class TableWalk(PageWidget):
     def _in_range(self, proposal: dict[str, Any]) -> int:
         name, value = proposal["trait"].name, proposal["value"]
         last = len(self.spec["criteria" if name == "step" else "rules"]) - 1
-        if not isinstance(value, Integral) or not 0 <= value <= last:
+        if not 0 <= value <= last:
             raise traitlets.TraitError(f"{name} is {value}; it must be from 0 to {last}")
-        return int(value)
+        return value
 
     def __repr__(self) -> str:
         return f"TableWalk({len(self.spec['rules'])} rules, {len(self.spec['criteria'])} criteria)"
