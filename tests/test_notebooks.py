@@ -94,7 +94,7 @@ def test_images_of_a_text_page(entry: str):
 @every_chapter
 def test_chapter(entry: str):
     assert entry in NOTEBOOKS, f"the chapter {entry}.ipynb does not exist"
-    reports = entry.startswith(("experiments/", "synthesis/scorecard"))
+    reports = entry.startswith(("experiments/", "synthesis/"))
     skeleton = rules.experiment_problems if reports else rules.skeleton_problems
     report(skeleton(read(entry)) + rules.exercise_problems(read(entry)))
 

@@ -8,7 +8,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from bioplaus_lite.plausibility import CRITERIA, Verdict, case_of, judge
+from bioplaus_lite.plausibility import CRITERIA, Verdict, case_of, judge, record
 from bioplaus_lite.plausibility.table import columns
 
 
@@ -31,7 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("rules", nargs="*", metavar="RULE", help="names; all rules of the book unless given")
     parser.add_argument("--row", action="append", metavar="CRITERION", help="a criterion; may be given again")
     parser.add_argument("--json", action="store_true", help="as JSON, one object a rule and criterion")
+    parser.add_argument("--record", action="store_true", help="replace the table in data/ by a new one of all rules")
     asked = parser.parse_args(arguments)
+    if asked.record and (asked.rules or asked.row or asked.json):
+        parser.error("--record takes all rules and all rows")
+    if asked.record:
+        record()
+        return 0
     try:
         for label, (name, options) in columns(asked.rules).items():
             verdicts = judge(case_of(name, **options), asked.row)

@@ -1,0 +1,201 @@
+"""The table on record, the command that makes it, and the widget that walks it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import pandas as pd
+import pytest
+import traitlets
+from test_widgets import browser, show  # noqa: F401  fixtures
+
+from bioplaus_lite.plausibility import CRITERIA, MARKS, case_of, columns, judge, record, recorded
+from bioplaus_lite.plausibility.__main__ import main
+from bioplaus_lite.plausibility.record import RECORD
+from bioplaus_lite.widgets.players.criteria import TableWalk
+
+# --- the record ----------------------------------------------------------------------------------------------
+
+
+def test_the_record_has_every_rule_and_every_criterion_of_one_commit():
+    found = recorded()
+    assert list(found.rule.unique()) == list(columns())
+    assert (found.groupby("rule").criterion.apply(list).map(lambda rows: rows == list(CRITERIA))).all()
+    assert found.commit.nunique() == 1 and not found.commit[0].endswith("+")
+    assert (found.seconds > 0).all()
+
+
+@pytest.mark.parametrize("label", ["Backprop", "uSF", "DTP", "Microcircuits, symmetric"])
+def test_the_record_is_what_the_code_says_today(label: str):
+    """Rows that need no training; a chapter recomputes the others."""
+    name, options = columns()[label]
+    rows = ["no weight transport", "no feedback weights of its own", "no error units", "linear stabilisation",
+            "local", "moments compared", "passes up", "passes down", "memory beside the weights"]  # fmt: skip
+    was = recorded().query("rule == @label").set_index("criterion")
+    for row, verdict in judge(case_of(name, **options), rows).items():
+        assert (verdict.says, verdict.mark) == (was.says[row], was["mark"][row]), row
+        if verdict.figure is not None:
+            assert verdict.figure == pytest.approx(was.figure[row], rel=1e-3, abs=1e-9), row
+
+
+def test_a_record_can_be_made_and_read(tmp_path, monkeypatch):
+    few = {row: CRITERIA[row] for row in ("no weight transport", "linear stabilisation")}
+    monkeypatch.setattr(sys.modules["bioplaus_lite.plausibility.table"], "CRITERIA", few)
+    record(["fa", "tp"], tmp_path / "table.jsonl")
+    found = recorded(tmp_path / "table.jsonl")
+    assert list(found["mark"]) == ["✓", "–", "partly", "✗"]
+    assert found.figure[3] == float(f"{few['linear stabilisation'](case_of('tp')).figure:.4g}")
+    assert set(found.columns) >= {"rule", "criterion", "says", "mark", "figure", "unit", "why", "seconds", "commit"}
+
+
+BROKEN = {
+    "a key less": (lambda line: line.pop("seconds"), "its keys must be"),
+    "a key more": (lambda line: line.update(extra=1), "its keys must be"),
+    "no such criterion": (lambda line: line["verdicts"].update(charm=line["verdicts"]["local"]), "'charm'"),
+    "no such answer": (lambda line: line["verdicts"]["local"].update(says="maybe"), "'maybe'"),
+    "no such field": (lambda line: line["verdicts"]["local"].update(mark="✓"), "mark"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_line_is_named(tmp_path, change, message: str):
+    lines = RECORD.read_text("utf-8").splitlines()
+    second = json.loads(lines[1])
+    change(second)
+    path = tmp_path / "table.jsonl"
+    path.write_text("\n".join([lines[0], json.dumps(second), *lines[2:]]), "utf-8")
+    with pytest.raises(ValueError, match=rf"table\.jsonl, line 2: .*{message}"):
+        recorded(path)
+
+
+def test_the_command_records_all_or_nothing(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("bioplaus_lite.plausibility.__main__.record", lambda: asked.append("all"))
+    assert main(["--record"]) == 0 and asked == ["all"]
+    for more in (["fa"], ["--row", "local"], ["--json"]):
+        with pytest.raises(SystemExit):
+            main(["--record", *more])
+    assert asked == ["all"] and "takes all rules" in capsys.readouterr().err
+
+
+# --- the widget, in Python -----------------------------------------------------------------------------------
+
+
+def verdicts() -> pd.DataFrame:
+    return recorded()
+
+
+def test_the_widget_says_what_the_record_says():
+    found = verdicts()
+    walk = TableWalk(found, rule="DTP")
+    spec = walk.spec
+    assert spec["rules"][walk.rule] == "DTP" and [c["name"] for c in spec["criteria"]] == list(CRITERIA)
+    for r, rule in enumerate(spec["rules"]):
+        for k, one in enumerate(spec["criteria"]):
+            row = found[(found.rule == rule) & (found.criterion == one["name"])].iloc[0]
+            assert (spec["cells"][r][k]["mark"], spec["cells"][r][k]["why"]) == (row["mark"], row.why)
+    assert all(one["asks"].endswith("?") and "`" not in one["asks"] for one in spec["criteria"])
+    assert repr(walk) == "TableWalk(20 rules, 16 criteria)"
+
+
+def test_without_scripts_the_table_remains():
+    page = TableWalk(verdicts())._page_fallback()
+    assert page.count("<tr>") == 21 and page.count("<td>") == 320
+    assert re.search(r'Backprop</th><td>✓</td><td>✗</td>', page)
+
+
+REFUSED = {
+    "none": (lambda: TableWalk(verdicts()[:0]), "no verdicts"),
+    "one missing": (lambda: TableWalk(verdicts()[1:]), "once for every rule"),
+    "one twice": (lambda: TableWalk(pd.concat([verdicts(), verdicts()[:1]])), "once for every rule"),
+    "rule": (lambda: TableWalk(verdicts(), rule="BP"), "rule is 'BP'"),
+    "criterion": (lambda: TableWalk(verdicts().replace("local", "charm")), "unknown criterion 'charm'"),
+    "title": (lambda: TableWalk(verdicts(), title=" "), "title is ' '"),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), REFUSED.values(), ids=REFUSED)
+def test_invalid_input_is_refused_by_name(make, message: str):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_step_and_rule_are_checked_when_they_are_set():
+    walk = TableWalk(verdicts())
+    for name, wrong in (("step", 16), ("step", -1), ("rule", 20), ("rule", -1)):
+        with pytest.raises(traitlets.TraitError, match=rf"{name} is {wrong}; it must be from 0 to"):
+            setattr(walk, name, wrong)
+
+
+# --- the widget, in a browser --------------------------------------------------------------------------------
+
+
+def shown_rules(page) -> list[str]:
+    return page.locator(".bp-verdicts tbody tr:visible th").all_text_contents()
+
+
+@pytest.mark.browser
+def test_a_reader_walks_the_checks_of_a_rule(show):  # noqa: F811
+    found = verdicts().set_index(["rule", "criterion"])
+    page = show(TableWalk(verdicts()))
+    page.locator(".bp-rule-select").select_option(label="TP")
+    for k, name in enumerate(CRITERIA):
+        said = found.loc[("TP", name)]
+        text = page.locator("output.bp-text").text_content()
+        assert f"Check {k + 1} of 16 · {name}" in text and "TP: " in text and text.endswith(said.why)
+        badge = page.locator(".bp-badge").text_content()
+        assert said.says in badge and (said.says == "counted" or MARKS[said.says] in badge)
+        assert page.locator("td.bp-here").text_content() == said["mark"]
+        page.locator(".bp-slider").press("ArrowRight")
+    page.locator(".bp-verdicts tr", has_text="FA").first.locator("td").nth(1).click()
+    assert "no weight transport" in page.locator("output.bp-text").text_content()
+    assert page.locator(".bp-rule-select").evaluate("s => s.selectedOptions[0].text") == "FA"
+
+
+@pytest.mark.browser
+def test_a_reader_sorts_and_filters_by_criterion(show):  # noqa: F811
+    found = verdicts()
+    page = show(TableWalk(found))
+    everyone = shown_rules(page)
+    assert everyone == list(found.rule.unique())
+
+    page.get_by_role("button", name="memory beside the weights").press("Enter")  # by keyboard
+    memory = found[found.criterion == "memory beside the weights"].set_index("rule").figure
+    sizes = [memory[rule] for rule in shown_rules(page)]
+    assert sizes == sorted(sizes) and "memory" in page.locator("output.bp-text").text_content()
+    page.get_by_role("button", name="memory beside the weights").press("Enter")
+    sizes = [memory[rule] for rule in shown_rules(page)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert page.locator('th[aria-sort="descending"]').count() == page.locator("th[aria-sort]").count() == 1
+
+    page.get_by_role("button", name="no weight transport").click()
+    page.locator(".bp-filter").select_option("holds")
+    page.get_by_role("button", name="separate weights learned").click()
+    page.locator(".bp-filter").select_option("holds")
+    wide = found.pivot(index="rule", columns="criterion", values="says")
+    both = wide[(wide["no weight transport"] == "holds") & (wide["separate weights learned"] == "holds")].index
+    assert 0 < len(both) < 20 and set(shown_rules(page)) == set(both)
+    told = page.locator(".bp-found").text_content()
+    assert told == f"{len(both)} of 20 rules: no weight transport ✓, separate weights learned ✓."
+    page.locator(".bp-reset").click()
+    assert shown_rules(page) == everyone and page.locator("th[aria-sort]").count() == 0
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("theme", "width"), [("light", 800), ("dark", 800), ("light", 390)])
+def test_the_widget_is_accessible_and_fits(show, theme, width):  # noqa: F811
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = show(TableWalk(verdicts()), theme=theme, width=width)
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    faint = page.locator(".bp-widget").evaluate(
+        """(root) => [...root.querySelectorAll("td.bp-says, .bp-badge")].filter((e) => {
+            const paper = getComputedStyle(e).backgroundColor;
+            return paper === "rgba(0, 0, 0, 0)" && !/[–?\\d]/.test(e.textContent);
+        }).map((e) => e.textContent)"""
+    )
+    assert faint == []  # what holds or fails has a colour beside its mark
