@@ -165,8 +165,8 @@ def no_weight_transport(case: Case) -> Verdict:
         through = _of_hidden(rule, _through_feedback(rule, held, k, noise)) if read else lesioned
         if otherwise := [l for l in read if _deviation(through[l], lesioned[l]) > ROUNDING]:
             raise NotImplementedError(
-                f"the update of {_layers(otherwise)} reads W{k} otherwise than through feedback({k}), so that ways up "
-                "and down cannot be told apart"
+                f"a way down that can be told from a way up: the update of {_layers(otherwise)} reads W{k} otherwise "
+                f"than through feedback({k})"
             )
         for l in [k - 1] if k - 1 in read else read:  # if the layer below W_k reads it, the others are told by that one
             turned[l] = max(turned.get(l, 0.0), angle(lesioned[l], intact[l]))

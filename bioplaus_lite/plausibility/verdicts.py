@@ -71,7 +71,7 @@ class Criterion:
         try:
             verdict = self.ask(case)
         except NotImplementedError as missing:
-            return Verdict("not measured", None, f"The rule lacks what this row asks for: {missing}.")
+            return Verdict("not measured", None, f"Not measured, for want of {missing}.")
         except FloatingPointError as diverged:
             return Verdict("not measured", None, f"The row asks for finite numbers: {diverged}.")
         checks.one_of(f"verdict of {self.name!r}", verdict.says, MARKS)
