@@ -42,9 +42,9 @@ function render({ model, el }) {
   const card = html("p", { class: "bp-card" }, badge, figure);
 
   // The table of all.
-  const heads = criteria.map((one, k) => html("th", { scope: "col" },
+  const heads = criteria.map((one, k) => html("th", { scope: "col", class: "bp-head" },
     control(html("button", { type: "button", class: "bp-sort", "data-column": k }, one.name))));
-  const rows = rules.map((one, r) => html("tr", { "data-rule": r }, html("th", { scope: "row" }, one),
+  const rows = rules.map((one, r) => html("tr", { "data-rule": r }, html("th", { scope: "row", class: "bp-head" }, one),
     ...cells[r].map((cell, k) => html("td", { class: look(cell.says), "data-column": k }, cell.mark))));
   const body = html("tbody", {}, ...rows);
   const table = html("table", { class: "bp-table bp-verdicts" },
