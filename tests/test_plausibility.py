@@ -47,7 +47,7 @@ from bioplaus_lite.rules.target_propagation import DifferenceTargetPropagation, 
 SIZES = (12, 8, 6, 4)
 
 
-def examples(n=160, sizes=SIZES, kind=torch.float64):
+def examples(n=400, sizes=SIZES, kind=torch.float64):
     """Noisy prototypes of the classes, in [0, 1]: something to learn."""
     g = torch.Generator().manual_seed(0)
     y = torch.arange(n) % sizes[-1]
@@ -290,7 +290,7 @@ class InTraining(Backprop):
 class Faint(Backprop):
     """Messages down whose difference is small beside them."""
 
-    size = 3e3
+    size = 8
 
     def synapses(self, trace, error, y):
         network, h = self.network, trace.h
@@ -328,6 +328,15 @@ class Offline(Backprop):
         return loss, [Synapse("W3", e, h2), Synapse("W2", h2, h1), Synapse("W1", h1, x)]
 
 
+class Readout(Backprop):
+    """The last layer learns by its error, hidden layers next to nothing, and that without one."""
+
+    def synapses(self, trace, error, y):
+        yield Synapse(f"W{self.network.depth}", error, trace.h[-2])
+        for layer in range(1, self.network.depth):
+            yield Synapse(f"W{layer}", 1e-12 * trace.h[layer], trace.h[layer - 1])
+
+
 CONTROLS = [
     ("exact gradients", Backprop, "holds"),
     ("exact gradients", Noisy, "in the limit"),
@@ -340,13 +349,13 @@ CONTROLS = [
     ("no weight transport", Sideways, "not measured"),
     ("no weight transport", BothWays, "not measured"),
     ("no weight transport", Silent, "not measured"),
-    ("no feedback weights of its own", Backprop, "holds"),
-    ("no feedback weights of its own", OwnWeights, "fails"),
-    ("no feedback weights of its own", Listed, "fails"),
-    ("no feedback weights of its own", InModule, "fails"),
+    ("no weights of its own", Backprop, "holds"),
+    ("no weights of its own", OwnWeights, "fails"),
+    ("no weights of its own", Listed, "fails"),
+    ("no weights of its own", InModule, "fails"),
     ("no error units", Targets, "holds"),
     ("no error units", Backprop, "fails"),
-    ("no error units", Deaf, "partly"),
+    ("no error units", Deaf, "not measured"),
     ("no error units", Silent, "not measured"),
     ("dendritic integration", Dendrites, "holds"),
     ("dendritic integration", Backprop, "fails"),
@@ -371,11 +380,11 @@ CONTROLS = [
     ("local", KolenPollack, "holds"),
     ("local", Normalised, "fails"),
     ("local", InTraining, "fails"),
-    ("unsigned errors do", Hebbian, "holds"),
+    ("unsigned errors do", Readout, "holds"),
     ("unsigned errors do", Backprop, "fails"),
     ("unsigned errors do", Silent, "not measured"),
     ("works with spikes", Backprop, "holds"),
-    ("works with spikes", Faint, "in the limit"),
+    ("works with spikes", Faint, "partly"),
     ("works with spikes", Fainter, "fails"),
     ("works with spikes", Offline, "not measured"),
     ("passes up", Offline, "not measured"),
@@ -513,11 +522,65 @@ class Scrambled(FeedbackAlignment):
             yield s._replace(total=s.post.T @ s.pre + 1e-6) if s.weight == "W2" else s
 
 
-class Unsigned(Backprop):
-    """Reads sizes of errors itself: without signs it is the same."""
+class Copyist(WeightMirror):
+    """Copies the forward weights when a batch is prepared."""
+
+    def mirror(self, layer):
+        getattr(self, f"B{layer}").copy_(self.network.weight(layer).detach().T)
+
+
+class BornSymmetric(FeedbackAlignment):
+    """Begins with the transpose, and keeps it."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        for layer in range(2, network.depth + 1):
+            getattr(self, f"B{layer}").copy_(network.weight(layer).detach().T)
+
+
+class Smuggler(Backprop):
+    """Its weights travel with what it has seen."""
+
+    def observe(self, x):
+        weights = {l: self.network.weight(l).detach().T.clone() for l in range(2, self.network.depth + 1)}
+        return Trace(self.network.activities(x), {"weights": weights})
 
     def synapses(self, trace, error, y):
-        return super().synapses(trace, error.abs(), y)
+        with sending.instead_of_feedback(self, lambda layer: trace.more["weights"][layer]):
+            yield from list(super().synapses(trace, error, y))
+
+
+class Mute(Backprop):
+    """Its units hold their activities, and nothing says where the error is."""
+
+    def states(self, x, y, *, met=False):
+        (moment,), errors = super().states(x, y, met=met)
+        return States([{"activity": moment["activity"]}], errors)
+
+
+class Shuffled(Backprop):
+    """The error of each unit is read at another."""
+
+    def states(self, x, y, *, met=False):
+        (moment,), errors = super().states(x, y, met=met)
+        return States([{"error": {l: e.roll(1, 1) for l, e in moment["error"].items()}}], errors)
+
+
+class Trembling(KolenPollack):
+    """``B`` moves, by next to nothing."""
+
+    def synapses(self, trace, error, y):
+        for s in super().synapses(trace, error, y):
+            yield s if s.weight.startswith("W") else s._replace(total=1e-13 * s.post.T @ s.pre, decay=0)
+
+
+class Orthogonal(Backprop):
+    """All directions of an update made equally long, written as if two signals met."""
+
+    def synapses(self, trace, error, y):
+        for s in super().synapses(trace, error, y):
+            u, _, vh = torch.linalg.svd(s.post.T @ s.pre, full_matrices=False)
+            yield s._replace(post=u.T.contiguous(), pre=vh, bias=None)
 
 
 class Flat(DifferenceTargetPropagation):
@@ -534,7 +597,7 @@ class Reread(DifferenceTargetPropagation):
 
 class Hoarder(FeedbackAlignment):
     def observe(self, x):
-        return Trace(self.network.activities(x), {"copies": [h.clone() for h in self.network.activities(x)[1:]]})
+        return Trace(self.network.activities(x), {"doubled": [2 * h for h in self.network.activities(x)[1:]]})
 
 
 MUTANTS = [  # row, rule and options, what it says, and what it says broken
@@ -543,24 +606,33 @@ MUTANTS = [  # row, rule and options, what it says, and what it says broken
     ("no weight transport", (FeedbackAlignment, {}), (SignedFA, {}), "holds", "fails"),
     ("no weight transport", (SimplifiedDTP, {}), (TransportingSDTP, {}), "holds", "partly"),
     ("no weight transport", (TargetPropagation, {}), (TransportingTP, {}), "partly", "fails"),
-    ("no weight transport", (Microcircuits, {}), (Microcircuits, {"feedback": "symmetric"}), "holds", "fails"),
+    ("no weight transport", (Microcircuits, {}), (Microcircuits, {"feedback": "symmetric"}), "partly", "fails"),
+    ("no weight transport", (Microcircuits, {"lateral": "learned"}), (Microcircuits, {"lateral": "interneurons"}),
+     "holds", "partly"),
+    ("no weight transport", (WeightMirror, {}), (Copyist, {}), "holds", "fails"),
+    ("no weight transport", (KolenPollack, {}), (KolenPollack, {"start": "transpose"}), "holds", "partly"),
+    ("no weight transport", (FeedbackAlignment, {}), (Smuggler, {}), "holds", "not measured"),
+    ("exact gradients", (Backprop, {}), (BornSymmetric, {}), "holds", "fails"),
     ("no weight transport", (SegregatedCompartments, {}),
      (SegregatedCompartments, {"network": partial(rates, feedback="symmetric")}), "holds", "fails"),
-    ("no feedback weights of its own", (Backprop, {}), (FeedbackAlignment, {}), "holds", "fails"),
+    ("no weights of its own", (Backprop, {}), (FeedbackAlignment, {}), "holds", "fails"),
     ("no error units", (DifferenceTargetPropagation, {}), (Flat, {}), "holds", "fails"),
     ("no error units", (Microcircuits, {}), (OneCompartment, {}), "holds", "fails"),
-    ("no error units", (SegregatedCompartments, {}), (Unlabelled, {}), "holds", "partly"),
+    ("no error units", (SegregatedCompartments, {}), (Unlabelled, {}), "holds", "not measured"),
     ("dendritic integration", (Microcircuits, {}), (LeakyCells, {}), "holds", "fails"),
     ("dendritic integration", (Microcircuits, {"feedback": "symmetric"}), (OneCompartment, {}), "holds", "fails"),
     ("separate weights learned", (KolenPollack, {}), (HeldKP, {}), "holds", "fails"),
     ("separate weights learned", (WeightMirror, {}), (Forgetful, {}), "holds", "fails"),
     ("linear stabilisation", (DifferenceTargetPropagation, {}), (NoCorrection, {}), "holds", "fails"),
-    ("explicit error representation", (DifferenceTargetPropagation, {}), (NoCorrection, {}), "partly", "fails"),
-    ("explicit error representation", (Microcircuits, {}), (Microcircuits, {"lateral": "learned"}), "holds", "fails"),
+    ("explicit error representation", (DifferenceTargetPropagation, {}), (NoCorrection, {}), "partly", "not measured"),
+    ("explicit error representation", (Backprop, {}), (Mute, {}), "holds", "fails"),
+    ("explicit error representation", (Backprop, {}), (Shuffled, {}), "holds", "fails"),
+    ("separate weights learned", (KolenPollack, {}), (Trembling, {}), "holds", "fails"),
+    ("local", (Backprop, {}), (Orthogonal, {}), "holds", "fails"),
     ("local", (FeedbackAlignment, {}), (Scaled, {}), "holds", "fails"),
     ("local", (FeedbackAlignment, {}), (Scrambled, {}), "holds", "fails"),
-    ("unsigned errors do", (Backprop, {}), (Unsigned, {}), "fails", "holds"),
-    ("works with spikes", (Backprop, {}), (Faint, {}), "holds", "in the limit"),
+    ("unsigned errors do", (Backprop, {}), (Readout, {}), "fails", "holds"),
+    ("works with spikes", (Backprop, {}), (Faint, {}), "holds", "partly"),
 ]  # fmt: skip
 
 
@@ -594,7 +666,7 @@ def on_file(card):
 
 
 ON_FILE = {name: partial(on_file, card) for name, card in RULES.items()} | {
-    "microcircuits, openly": lambda: Microcircuits(mlp(activation="sigmoid"), lateral="interneurons"),
+    "microcircuits, interneurons": lambda: Microcircuits(mlp(activation="sigmoid"), lateral="interneurons"),
     "microcircuits, learned": lambda: Microcircuits(mlp(activation="sigmoid"), feedback="learned", lateral="learned"),
     "microcircuits, symmetric": lambda: Microcircuits(mlp(activation="sigmoid"), feedback="symmetric"),
     "drawn": lambda: DrawsBothWays(mlp()),
@@ -674,14 +746,14 @@ def test_with_nothing_to_correct_states_are_silent(name):
 def test_compartments_of_microcircuits_are_those_of_the_steady_state():
     rule, (x, y) = ON_FILE["microcircuits"](), small()
     state, (moment,) = rule.steady_state(x, y), rule.states(x, y).moments
-    assert set(moment) == {"basal", "apical", "top_down", "lateral", "soma"}
+    assert set(moment) == {"basal", "apical", "soma"}
     for name, of in moment.items():
         for k in (1, 2):
             assert torch.equal(of[k], state[name, k])
 
 
-def test_openly_the_update_is_that_in_closed_form():
-    closed, open_ = (case_with(Microcircuits).make(**more) for more in ({}, Microcircuits.openly))
+def test_interneurons_that_begin_as_copies_give_the_update_in_closed_form():
+    closed, open_ = (case_with(Microcircuits).make(**more) for more in ({}, {"lateral": "interneurons"}))
     assert {name for name, _ in open_.named_parameters(recurse=False)} >= {"W_IP1", "W_IP2"}
     x, y = small()
     written = open_.gradients(x, y)
@@ -731,7 +803,7 @@ def test_messages_that_are_let_through_change_nothing(name):
         ("dtp", [1, 2, 3, 2], [3, 2, 2, 2]),
         ("sdtp", [1, 2, 3, 2, 3], [3, 3, 2, 2, 2, 3]),
         ("microcircuits", [1, 2, 3], [3, 2]),
-        ("microcircuits, openly", [1, 2, 3, 2, 3], [3, 3, 2, 2]),
+        ("microcircuits, interneurons", [1, 2, 3, 2, 3], [3, 3, 2, 2]),
     ],
 )
 def test_every_message_is_seen(name, up, down):
@@ -867,15 +939,13 @@ def test_a_synapse_sees_the_spikes_that_it_was_sent():
     assert not torch.equal(pre["W1"], x)
 
 
-@pytest.mark.parametrize(("activation", "power"), [("tanh", 0.5), ("relu", 0.25)])
-def test_the_angle_falls_with_the_time_of_a_message(activation, power):
-    one = case_with(Backprop, partial(mlp, (12, 60, 40, 4), activation))
-    clean = criteria._of_layers(one.fresh, one.fresh.gradients(one.x, one.y))
+def test_the_angle_falls_with_the_root_of_the_time_of_a_message():
+    one = case_with(Backprop, partial(mlp, (12, 60, 40, 4)))
     angles = [
-        sum(criteria._with_spikes(one.fresh, one, clean, time, seed) for seed in range(6)) for time in (1e4, 1e6)
+        criteria._with_spikes(one.fresh, one, time) for time in (1e4, 1e6)
     ]
-    falls = criteria._order([1e-4, 1e-6], [a / 6 for a in angles])
-    assert falls == pytest.approx(power, abs=0.07)
+    falls = criteria._order([1e-4, 1e-6], angles)
+    assert falls == pytest.approx(0.5, abs=0.07)
 
 
 # --------------------------------------------------------------------------- verdicts, cases, tables
@@ -971,9 +1041,11 @@ def test_a_criterion_of_ones_own_joins_the_table(monkeypatch):
 
 def test_every_rule_on_file_is_a_column():
     found = columns()
-    assert [label for label, (_, options) in found.items() if not options] == [c.short for c in RULES.values()]
-    settings = {label for card in RULES.values() for label in card.settings}
-    assert settings == {label for label, (_, options) in found.items() if options} and len(settings) >= 3
+    own = [label for label in found if "," not in label or label == "Segregated, spikes"]
+    assert own == [c.short for c in RULES.values()]
+    settings = {label: dict(options) for card in RULES.values() for label, options in card.settings.items()}
+    assert settings == {label: options for label, (_, options) in found.items() if options} and len(settings) >= 4
+    assert found["TP"] == ("tp", {"alpha": 10.0})  # a setting in the place of the defaults
     assert list(columns(["dtp", "fa"])) == ["DTP", "FA"]
     for name, options in found.values():  # what a setting says can be made
         network = options.get("network", RULES[name].network)
@@ -990,10 +1062,10 @@ def test_a_table_has_a_line_a_rule_and_criterion():
 
 
 BOOK = {  # ✓, l: in the limit, p: partly, ✗, –: the rows of the review in the order of CRITERIA
-    "Backprop": "✓✗✓✗✗–– ✓", "FA": "✗✓✗✗✗✗– ✓", "TP": "✗p✗✓✗✓✗ ✗", "DTP": "✗p✗✓✗✓✓ p", "SDTP": "✗✓✗✓✗✓✓ p",
-    "Segregated, rates": "✗✓✗✓✓✗– p", "Microcircuits": "✗✓✗✓✓p– ✓",
+    "Backprop": "✓✗✓✗✗–– ✓", "FA": "✗✓✗✗✗✗– ✓", "TP": "✗p✗✓✗✓✗ ?", "DTP": "✗p✗✓✗✓✓ p", "SDTP": "✗✓✗✓✗✓✓ p",
+    "Segregated, rates": "✗✓✗✓✓✗– p", "Microcircuits": "✗p✗✓✓✗– ✓",
 }  # fmt: skip
-LETTERS = {"holds": "✓", "in the limit": "l", "partly": "p", "fails": "✗", "not applicable": "–"}
+LETTERS = {"holds": "✓", "in the limit": "l", "partly": "p", "fails": "✗", "not applicable": "–", "not measured": "?"}
 
 
 @cache
@@ -1059,7 +1131,7 @@ def test_the_command_line_says_which_row_lacks_what(folder, capsys):
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "Quiet"
     assert told[1].split() == ["no", "weight", "transport", "?"]
-    assert told[2].strip() == "The rule lacks what this row asks for: an update of W1, which no synapse names."
+    assert told[2].strip() == "Not measured, for want of an update of W1, which no synapse names."
     assert told[3].split() == ["passes", "up", "1", "of", "an", "example"]
 
 

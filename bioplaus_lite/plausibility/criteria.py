@@ -553,10 +553,11 @@ def unsigned_errors_do(case: Case) -> Verdict:
     After a short training the error at the top is replaced by its size, and all else held. An update of which nothing
     is left lies near 90° from what it was; the rule does without the sign if that of no hidden layer turns by 75°.
     """
+    if case.fresh.hold(case.x[:1], case.y[:1]).error is None:
+        raise NotImplementedError("an error at the top that can be changed by itself, see hold()")
     rule = case.after
     held = rule.hold(case.x, case.y)
-    if held.error is None:
-        raise NotImplementedError("an error at the top that can be changed by itself, see hold()")
+    assert held.error is not None  # it was not, before the training
     signed, unsigned = (_of_hidden(rule, held.again(e)) for e in (None, held.error.abs()))
     layer, worst = _furthest(unsigned, signed)
     said = f"With errors that have lost their sign the update of layer {layer} turns by {worst:.0f}°."
