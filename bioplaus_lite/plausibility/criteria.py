@@ -598,7 +598,7 @@ def works_with_spikes(case: Case) -> Verdict:
 def _lasting(ms: float) -> str:
     """A time in the unit in which it can be imagined."""
     for unit, size in (("days", 86.4e6), ("hours", 3.6e6), ("minutes", 6e4), ("s", 1e3), ("ms", 1.0)):
-        if ms >= 2 * size or unit == "ms":
+        if ms >= 1.5 * size or unit == "ms":
             return f"{float(f'{ms / size:.1g}'):g} {unit}"
     raise AssertionError
 
