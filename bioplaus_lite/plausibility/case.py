@@ -30,7 +30,7 @@ class Case:
     Args:
         make: ``make(**options)`` gives the rule on a fresh float64 network, always the same one. What it draws it must
             draw from generators of its own.
-        x: ``(N, n_0)``, float64. It is asked about the last :data:`PROBED` examples, and trains on those before.
+        x: ``(N, n_0)``, float64. It is asked about the last hundred examples, and trains on those before.
         y: ``(N,)``, int64 labels.
 
     Raises:
@@ -96,7 +96,7 @@ class Case:
         return states
 
     def trained(self, rule: LearningRule, x: Tensor, y: Tensor) -> LearningRule:
-        """A fresh rule after :data:`EPOCHS` epochs of Adam, or of its own rates if it learns online."""
+        """A fresh rule after 20 epochs of Adam, or of its own rates if it learns online."""
         groups = rule.parameter_groups()
         optimizer = torch.optim.SGD(groups, lr=0.1) if rule.online else torch.optim.Adam(groups, lr=RATE)
         for epoch in range(EPOCHS):

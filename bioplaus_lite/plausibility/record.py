@@ -18,7 +18,7 @@ from bioplaus_lite.runs.records import DATA, provenance, write
 
 __all__ = ["RECORD", "record", "recorded"]
 
-#: A line a rule, in the order of the book: its verdicts, the seconds they took, commit and versions.
+#: Where the table on record is. It has a line for each rule with its verdicts, seconds, commit and versions.
 RECORD = DATA / "literature_table.jsonl"
 
 _KEYS = {"rule", "seconds", "verdicts", "commit", "versions", "machine"}
@@ -47,7 +47,7 @@ def _rounded(verdict: Verdict) -> Verdict:
 
 
 def recorded(path: Path = RECORD) -> pd.DataFrame:
-    """The table on record, one verdict a line: the columns of :func:`table`, ``seconds`` of the rule, and ``commit``.
+    """The table on record, one verdict a line: the columns of :func:`~bioplaus_lite.plausibility.table.table`, ``seconds`` of the rule, and ``commit``.
 
     Raises:
         ValueError: a line is no such record; the message says which and why.
