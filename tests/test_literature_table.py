@@ -31,7 +31,7 @@ def test_the_record_has_every_rule_and_every_criterion_of_one_commit():
 def test_the_record_is_what_the_code_says_today(label: str):
     """Rows that need no training; a chapter recomputes the others."""
     name, options = columns()[label]
-    rows = ["no weight transport", "no feedback weights of its own", "no error units", "linear stabilisation",
+    rows = ["no weight transport", "no weights of its own", "no error units", "linear stabilisation",
             "local", "moments compared", "passes up", "passes down", "memory beside the weights"]  # fmt: skip
     was = recorded().query("rule == @label").set_index("criterion")
     for row, verdict in judge(case_of(name, **options), rows).items():
@@ -97,12 +97,12 @@ def test_the_widget_says_what_the_record_says():
             row = found[(found.rule == rule) & (found.criterion == one["name"])].iloc[0]
             assert (spec["cells"][r][k]["mark"], spec["cells"][r][k]["why"]) == (row["mark"], row.why)
     assert all(one["asks"].endswith("?") and "`" not in one["asks"] for one in spec["criteria"])
-    assert repr(walk) == "TableWalk(20 rules, 16 criteria)"
+    assert repr(walk) == "TableWalk(21 rules, 16 criteria)"
 
 
 def test_without_scripts_the_table_remains():
     page = TableWalk(verdicts())._page_fallback()
-    assert page.count("<tr>") == 21 and page.count("<td>") == 320
+    assert page.count("<tr>") == 22 and page.count("<td>") == 336
     assert re.search(r'Backprop</th><td>✓</td><td>✗</td>', page)
 
 
@@ -124,7 +124,7 @@ def test_invalid_input_is_refused_by_name(make, message: str):
 
 def test_step_and_rule_are_checked_when_they_are_set():
     walk = TableWalk(verdicts())
-    for name, wrong in (("step", 16), ("step", -1), ("rule", 20), ("rule", -1)):
+    for name, wrong in (("step", 16), ("step", -1), ("rule", 21), ("rule", -1)):
         with pytest.raises(traitlets.TraitError, match=rf"{name} is {wrong}; it must be from 0 to"):
             setattr(walk, name, wrong)
 
