@@ -47,7 +47,8 @@ def _rounded(verdict: Verdict) -> Verdict:
 
 
 def recorded(path: Path = RECORD) -> pd.DataFrame:
-    """The table on record, one verdict a line: the columns of :func:`~bioplaus_lite.plausibility.table.table`, ``seconds`` of the rule, and ``commit``.
+    """The table on record, one verdict a line: columns as in :func:`~bioplaus_lite.plausibility.table.table`, then
+    ``seconds`` of the rule, and ``commit``.
 
     Raises:
         ValueError: a line is no such record; the message says which and why.
