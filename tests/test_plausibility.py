@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -539,15 +540,42 @@ class BornSymmetric(FeedbackAlignment):
 
 
 class Smuggler(Backprop):
-    """Its weights travel with what it has seen."""
+    """Its weights travel with what it has seen, as long lists of numbers."""
 
     def observe(self, x):
-        weights = {l: self.network.weight(l).detach().T.clone() for l in range(2, self.network.depth + 1)}
+        weights = {l: self.network.weight(l).detach().T.flatten() for l in range(2, self.network.depth + 1)}
         return Trace(self.network.activities(x), {"weights": weights})
 
     def synapses(self, trace, error, y):
-        with sending.instead_of_feedback(self, lambda layer: trace.more["weights"][layer]):
+        sizes = self.network.sizes
+        with sending.instead_of_feedback(self, lambda l: trace.more["weights"][l].reshape(sizes[l - 1], sizes[l])):
             yield from list(super().synapses(trace, error, y))
+
+
+class BornDoubled(BornSymmetric):
+    def __init__(self, network):
+        super().__init__(network)
+        for layer in range(2, network.depth + 1):
+            getattr(self, f"B{layer}").mul_(-2)
+
+
+class BornSigned(BornSymmetric):
+    def __init__(self, network):
+        super().__init__(network)
+        for layer in range(2, network.depth + 1):
+            getattr(self, f"B{layer}").sign_()
+
+
+class Misfiring(FeedbackAlignment):
+    """What it does with spikes is the opposite of what its rates would do."""
+
+    def spikeless(self, x, y):
+        return {name: -g for name, g in self.gradients(x, y).items()}
+
+
+class Firing(FeedbackAlignment):
+    def spikeless(self, x, y):
+        return {name: 2 * g for name, g in self.gradients(x, y).items()}
 
 
 class Mute(Backprop):
@@ -612,6 +640,9 @@ MUTANTS = [  # row, rule and options, what it says, and what it says broken
     ("no weight transport", (WeightMirror, {}), (Copyist, {}), "holds", "fails"),
     ("no weight transport", (KolenPollack, {}), (KolenPollack, {"start": "transpose"}), "holds", "partly"),
     ("no weight transport", (FeedbackAlignment, {}), (Smuggler, {}), "holds", "not measured"),
+    ("no weight transport", (FeedbackAlignment, {}), (BornDoubled, {}), "holds", "partly"),
+    ("no weight transport", (FeedbackAlignment, {}), (BornSigned, {}), "holds", "partly"),
+    ("works with spikes", (Firing, {}), (Misfiring, {}), "holds", "fails"),
     ("exact gradients", (Backprop, {}), (BornSymmetric, {}), "holds", "fails"),
     ("no weight transport", (SegregatedCompartments, {}),
      (SegregatedCompartments, {"network": partial(rates, feedback="symmetric")}), "holds", "fails"),
@@ -948,6 +979,19 @@ def test_the_angle_falls_with_the_root_of_the_time_of_a_message():
     assert falls == pytest.approx(0.5, abs=0.07)
 
 
+@pytest.mark.parametrize(("ms", "expected"), [(700, "holds"), (900, "partly"), (9e3, "partly"), (11e3, "fails")])
+def test_how_soon_is_soon(monkeypatch, ms, expected):
+    monkeypatch.setattr(criteria, "_with_spikes", lambda rule, one, time: 45 + 20 * math.log(ms / time))
+    verdict = CRITERIA["works with spikes"](case_with(Backprop))
+    assert verdict.says == expected and verdict.figure == pytest.approx(ms)
+
+
+@pytest.mark.parametrize(("turned", "expected"), [(70, "holds"), (80, "fails")])
+def test_of_how_much_something_is_left(monkeypatch, turned, expected):
+    monkeypatch.setattr(criteria, "_furthest", lambda own, other: (1, turned))
+    assert CRITERIA["unsigned errors do"](case_with(Backprop)).says == expected
+
+
 # --------------------------------------------------------------------------- verdicts, cases, tables
 
 
@@ -970,6 +1014,7 @@ def test_what_is_lacking_is_named():
         (Silent, "explicit error representation"): "a state of the units of layer 1",
         (SegregatedCompartments, "unsigned errors do"): "an error at the top that can be changed by itself",
         (SegregatedCompartments, "works with spikes"): "messages that go through the layers of the network",
+        (Microcircuits, "works with spikes"): "messages as units send them; it assumes interneurons whose weights are",
         (NoSoma, "dendritic integration"): "the voltage of the soma",
         (Wordless, "local"): "Wordless must say what its synapses are",
     }

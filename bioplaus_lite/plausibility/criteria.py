@@ -196,7 +196,7 @@ def _refuse_weights_that_travel(rule: LearningRule, case: Case) -> None:
     with rule.as_it_is(), torch.no_grad():
         more = tree_leaves(rule.observe(case.x).more)
     for t in more:
-        if isinstance(t, Tensor) and t.ndim > 1 and len(t) % len(case.x):
+        if isinstance(t, Tensor) and t.ndim and len(t) % len(case.x):
             shape = "×".join(map(str, t.shape))
             raise NotImplementedError(f"a trace of examples only: it holds {shape} numbers that may be weights")
 
@@ -219,12 +219,15 @@ def _prepared_from_weights(case: Case) -> list[str]:
 
 
 def _begin_as_copies(rule: LearningRule) -> list[str]:
-    """Weights of the rule's own that are the network's, or their transpose or negative, before anything is learned."""
+    """Weights of the rule's own that have the direction of the network's, transposed or not, or all of their signs."""
     forward = [rule.network.weight(l).detach() for l in range(2, rule.network.depth + 1)]
     forms = [form for w in forward for form in (w, w.transpose(0, 1))]
 
     def same(own: Tensor, form: Tensor) -> bool:
-        return own.shape == form.shape and min(_deviation(own, form), _deviation(-own, form)) < ROUNDING
+        if own.shape != form.shape:
+            return False
+        turned = angle(own, form)
+        return min(turned, 180 - turned) < EXACT or torch.equal(own.sign(), form.sign())
 
     return [name for name, own in _own(rule).items() if any(same(own, form) for form in forms)]
 
@@ -579,7 +582,7 @@ def works_with_spikes(case: Case) -> Verdict:
         own = _of_layers(rule, rule.gradients(case.x, case.y))
         turned = _furthest(own, _of_layers(rule, without))[1]
         said = f"The rule sends spikes of its own; its update for {len(case.x)} examples lies {turned:.0f}° from that"
-        return Verdict("holds", None, f"{said} of its rates.")
+        return Verdict("holds" if turned < 45 else "fails", None, f"{said} of its rates.")
     if rule.assumes:
         raise NotImplementedError(f"messages as units send them; it assumes {rule.assumes}, and works out differences")
     before: float | None = None
