@@ -221,7 +221,6 @@ class Rule(_Entry):
         text = described(rule)
         if text.chapter not in chapters():
             raise self.error(f"{rule.__name__}: its chapter {text.chapter!r} is none of {', '.join(chapters())}")
-        derived = self.env.app.builder.get_relative_uri(self.env.docname, chapters()[text.chapter])
         lines = [*self.body(text), f"**What differs from backprop.** {' '.join(self.content)}", ""]
         lines += ["| weights | shape | at the unit (post) | arriving (pre) |", "|---|---|---|---|"]
         for meeting in meetings(card):
@@ -232,7 +231,7 @@ class Rule(_Entry):
             lines += ["", f"{f'*{one.label}.* ' if len(cards) > 1 else ''}{own_weights(one)}"]
         cited = ",".join(card.cite)
         lines += ["", f"Source: {text.source}. {{cite:p}}`{cited}` "
-                      f'Derived in <a href="{derived}#derivation">{text.chapter}</a>; '
+                      f"Derived in {{doc}}`{text.chapter} </{chapters()[text.chapter]}>`; "
                       f"code: {{py:class}}`~{rule.__module__}.{rule.__name__}`."]  # fmt: skip
         return self.section(" · ".join(one.label for one in cards), card.name, lines)
 
