@@ -65,8 +65,9 @@ def printed(cell: dict) -> set[str]:
     for output in cell["outputs"]:
         data = {kind: "".join(text) for kind, text in output.get("data", {}).items() if kind.startswith("text/")}
         texts.append("".join(output.get("text", "")))
-        if len(output.get("data", {})) == 1:  # beside a figure or a player it only says that there is one
-            texts.append(data.get("text/plain", ""))
+        plain = data.get("text/plain", "")
+        if len(output.get("data", {})) == 1 or "\n" in plain:  # one line beside a figure only says that there is one
+            texts.append(plain)
         for player in re.findall(r'"application/json">(.*?)</script>', data.get("text/html", ""), re.DOTALL):
             texts += strings(json.loads(player))
     return {number for text in texts for number in numbers(text)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -11,7 +12,18 @@ import pytest
 import traitlets
 from test_widgets import browser, show  # noqa: F401  fixtures
 
-from bioplaus_lite.plausibility import CRITERIA, MARKS, case_of, columns, judge, record, recorded
+from bioplaus_lite.plausibility import (
+    CRITERIA,
+    MARKS,
+    REVIEW,
+    REVIEWED,
+    BesideReview,
+    case_of,
+    columns,
+    judge,
+    record,
+    recorded,
+)
 from bioplaus_lite.plausibility.__main__ import main
 from bioplaus_lite.plausibility.record import RECORD
 from bioplaus_lite.widgets.players.criteria import TableWalk
@@ -78,6 +90,72 @@ def test_the_command_records_all_or_nothing(monkeypatch, capsys):
         with pytest.raises(SystemExit):
             main(["--record", *more])
     assert asked == ["all"] and "takes all rules" in capsys.readouterr().err
+
+
+# --- beside the review ---------------------------------------------------------------------------------------
+
+
+def test_the_review_is_quoted_whole_and_the_rows_are_those_that_answer_it():
+    assert REVIEW.shape == (7, 7) and (REVIEW.map(len) > 0).all(axis=None)
+    assert list(REVIEWED) == [name for name, one in CRITERIA.items() if one.slide]
+    assert list(dict.fromkeys(REVIEWED.values())) == list(REVIEW.index)
+    assert set(REVIEW) == {label.split(",")[0] for label in columns()} & set(REVIEW)
+
+
+def of(*rules: str, rows=("exact gradients",)) -> pd.DataFrame:
+    found = recorded()
+    return found[found.rule.isin(rules) & found.criterion.isin(rows)]
+
+
+SPLIT = "no weights of its own", "no error units"
+CELLS = {  # rules and rows: signs of the verdicts, and what becomes of the cell
+    "the same": (("TP",), ("linear stabilisation",), "=", "confirmed"),
+    "the same with a qualification": (("DTP",), ("no weight transport",), "=", "confirmed"),
+    "another": (("DTP",), ("explicit error representation",), "≠", "contradicted"),
+    "not measured": (("TP",), ("explicit error representation",), "~", "undecided"),
+    "two readings": (("Backprop",), SPLIT, "=≠", "undecided"),
+    "two readings, neither as it says": (("Microcircuits, all learned",), SPLIT, "≠~", "undecided"),
+    "two settings": (tuple(columns(["segregated"])), ("explicit error representation",), "=≠", "undecided"),
+    "no such column": (("DTP-DRL", "uSF"), ("exact gradients",), ["", ""], ""),
+    "no such row": (("Backprop",), ("local",), [""], ""),
+}
+
+
+@pytest.mark.parametrize(("rules", "rows", "signs", "outcome"), CELLS.values(), ids=CELLS)
+def test_a_cell_of_the_review_is_compared_with_all_that_is_measured_of_it(rules, rows, signs, outcome: str):
+    lines = BesideReview(of(*rules, rows=rows)).lines
+    assert list(lines.sign) == list(signs) and set(lines.outcome) == {outcome}
+    assert all((review == "") == (outcome == "") for review in lines.review)
+
+
+def test_the_cells_of_an_outcome_can_be_shown_alone():
+    parts = {outcome: BesideReview(recorded(), outcome).lines for outcome in ("confirmed", "undecided", "contradicted")}
+    cells = {outcome: set(zip(lines["row"], lines.column, strict=True)) for outcome, lines in parts.items()}
+    assert sum(map(len, cells.values())) == REVIEW.size == len(set().union(*cells.values()))
+    with pytest.raises(ValueError, match="unknown outcome 'true'; choose one of confirmed"):
+        BesideReview(recorded(), "true")
+
+
+def test_a_terminal_and_a_page_are_told_the_same():
+    both = BesideReview(of("FA", "TP", "SDTP", "Microcircuits, symmetric", rows=list(REVIEWED)[::-1]))
+    text, page = repr(both), both._repr_html_()
+    heads = [line.partition(" [")[0] for line in text.splitlines() if line.endswith("]")]
+    assert heads == list(REVIEWED) == re.findall(r"font-weight:bold\">([^<]+)<", page)  # in the order of the table
+    assert "  TP:  ✗ ≠ ✓  0.91\n" in text and max(map(len, text.splitlines())) <= 76
+    assert "  FA; SDTP:  ✓ = ✓  0\n" in text and text.count("no apical and no basal") == 1  # said once of all
+    assert "  FA; Microcircuits, symmetric:  – = –\n" in text and "nan" not in text + page
+    plain = " ".join(re.sub(r"<[^>]+>", " ", html.unescape(page)).split())
+    for line in both.lines.itertuples():
+        assert line.why in plain and line.why in " ".join(text.split())
+    assert page.count("<tbody>") == 8 and re.search(r">✓ in the limit<.*>=<.*>✓ in the limit<.*>0\.96<", page)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_on_a_phone_nothing_is_cut_off(show, theme):  # noqa: F811
+    page = show(BesideReview(of(*columns(["microcircuits"]), rows=list(REVIEWED))), theme=theme, width=390)
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("td", has_text="of the apical change").count() == 1
 
 
 # --- the widget, in Python -----------------------------------------------------------------------------------

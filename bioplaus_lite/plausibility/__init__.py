@@ -7,10 +7,11 @@
 from bioplaus_lite.plausibility import criteria  # noqa: F401  it fills CRITERIA
 from bioplaus_lite.plausibility.case import Case, case_of
 from bioplaus_lite.plausibility.record import record, recorded
+from bioplaus_lite.plausibility.review import REVIEW, REVIEWED, BesideReview
 from bioplaus_lite.plausibility.table import columns, judge, table
 from bioplaus_lite.plausibility.verdicts import CRITERIA, MARKS, Criterion, Verdict, criterion
 
 __all__ = [
-    "CRITERIA", "MARKS", "Case", "Criterion", "Verdict", "case_of", "columns", "criterion", "judge", "record",
-    "recorded", "table",
+    "CRITERIA", "MARKS", "REVIEW", "REVIEWED", "BesideReview", "Case", "Criterion", "Verdict", "case_of", "columns",
+    "criterion", "judge", "record", "recorded", "table",
 ]  # fmt: skip

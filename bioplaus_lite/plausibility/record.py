@@ -14,7 +14,7 @@ from bioplaus_lite import checks
 from bioplaus_lite.plausibility.case import case_of
 from bioplaus_lite.plausibility.table import columns, judge
 from bioplaus_lite.plausibility.verdicts import CRITERIA, MARKS, Verdict
-from bioplaus_lite.runs.records import DATA, provenance, write
+from bioplaus_lite.repository import DATA, provenance, write
 
 __all__ = ["RECORD", "record", "recorded"]
 
