@@ -16,6 +16,8 @@ import torch
 from conftest import ROOT
 
 from bioplaus_lite import CNN, MLP
+from bioplaus_lite.measures.named import MEASURES
+from bioplaus_lite.measures.probe import Probe
 from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.plausibility import (
     CRITERIA,
@@ -176,6 +178,32 @@ class Silent(LearningRule):
 
     def synapses(self, trace, error, y):
         yield Synapse(f"W{self.network.depth}", error, trace.h[-2], bias=f"b{self.network.depth}")
+
+
+class Shaken(LearningRule):
+    """Each hidden unit hears one number for all, and has no error: node perturbation."""
+
+    def __init__(self, network):
+        super().__init__(network)
+        self.generator = torch.Generator().manual_seed(0)
+
+    def observe(self, x):
+        network, below, noise = self.network, x, {}
+        for l in range(1, network.depth + 1):
+            a = network.current(l, below)
+            noise[l] = 1e-3 * torch.randn(a.shape, generator=self.generator).to(a) * (l < network.depth)
+            below = network.activate(l, a + noise[l])
+        return Trace(network.activities(x), {"noise": noise, "scores": below})
+
+    def synapses(self, trace, error, y):
+        loss = partial(torch.nn.functional.cross_entropy, target=y, reduction="none")
+        worse = (loss(trace.more["scores"]) - loss(trace.h[-1]))[:, None] / (1e-6 * len(y))
+        yield Synapse(f"W{self.network.depth}", error, trace.h[-2])
+        for l in range(1, self.network.depth):
+            yield Synapse(f"W{l}", worse * trace.more["noise"][l], trace.h[l - 1])
+
+    def signals(self, x, y):
+        return {}
 
 
 class Wordless(LearningRule):
@@ -358,6 +386,7 @@ CONTROLS = [
     ("no error units", Backprop, "fails"),
     ("no error units", Deaf, "not measured"),
     ("no error units", Silent, "not measured"),
+    ("no error units", Shaken, "not applicable"),
     ("dendritic integration", Dendrites, "holds"),
     ("dendritic integration", Backprop, "fails"),
     ("dendritic integration", Leaking, "fails"),
@@ -992,6 +1021,52 @@ def test_of_how_much_something_is_left(monkeypatch, turned, expected):
     assert CRITERIA["unsigned errors do"](case_with(Backprop)).says == expected
 
 
+@pytest.mark.parametrize(("ends", "expected"), [(19, "in the limit"), (21, "fails")])
+def test_how_near_is_near(monkeypatch, ends, expected):
+    """A tangent that falls as the option, or as the root of the number of draws, and ends where it ends."""
+    end = math.tan(math.radians(ends))
+    halved = [math.degrees(math.atan(end * 2**k)) for k in (3, 2, 1, 0)]
+    drawn = [math.degrees(math.atan(end * (criteria.DRAWS[-1] / k) ** 0.5)) for k in criteria.DRAWS]
+    for rule, angles in ((Tilted, halved), (Noisy, drawn)):
+        told = iter([angles[0], *angles, 80])  # at first, on the way, and after a training
+        monkeypatch.setattr(criteria, "_furthest", lambda own, other, told=told: (1, next(told)))
+        assert CRITERIA["exact gradients"](case_with(rule)).says == expected
+
+
+@pytest.mark.parametrize(("change", "expected"), [(0.009, "fails"), (0.011, "holds")])
+def test_how_much_is_learned(monkeypatch, change, expected):
+    monkeypatch.setattr(criteria, "_deviation", lambda one, other: change)
+    assert CRITERIA["separate weights learned"](case_with(KolenPollack))[:2] == (expected, change)
+
+
+def test_what_was_drawn_anew_is_not_said_to_stay():
+    whys = {rule: CRITERIA["separate weights learned"](case_with(rule)).why for rule in (Redrawn, OwnWeights)}
+    assert whys == {
+        Redrawn: "Its weights B2, B3 are drawn anew, whatever is learned.",
+        OwnWeights: "Its weights B2, B3 stay as they were drawn.",
+    }
+
+
+def test_what_is_assumed_is_said_where_weights_are_counted():
+    copies = ", and assumes interneurons whose weights are copies of forward weights."
+    for options, said in (
+        ({}, f"It has 72 weights of its own beside 168 of the network{copies}"),
+        ({"feedback": "symmetric"}, f"The rule has no weights beside those of the network{copies}"),
+        ({"lateral": "learned"}, "It has 216 weights of its own beside 168 of the network."),
+    ):
+        assert CRITERIA["no weights of its own"](case_with(Microcircuits, **options)).why == said
+
+
+@pytest.mark.parametrize(("times", "more"), [(1, 0), (2, SIZES[0])])
+def test_what_is_kept_of_the_input_is_counted_only_if_it_is_not_the_input(times, more):
+    class Remembering(Backprop):
+        def observe(self, x):
+            return Trace(self.network.activities(x), {"seen": times * x})
+
+    figure = CRITERIA["memory beside the weights"](case_with(Remembering)).figure
+    assert figure == pytest.approx((UNITS + 14 + more) / UNITS)
+
+
 # --------------------------------------------------------------------------- verdicts, cases, tables
 
 
@@ -1021,6 +1096,18 @@ def test_what_is_lacking_is_named():
     for (rule, row), why in whys.items():
         verdict = CRITERIA[row](case_with(rule))
         assert (verdict.says, verdict.figure) == ("not measured", None) and why in verdict.why
+
+
+def test_a_rule_without_errors_is_not_told_that_something_carries_them():
+    one = case_with(Shaken)
+    assert one.states.errors == one.fresh.errors(one.x, one.y) == {} and list(one.states.moments[0]) == ["activity"]
+    verdicts = judge(one)
+    assert verdicts["no error units"].why == "No error arrives at a hidden unit."
+    assert verdicts["local"].says == "holds" and "carried" not in verdicts["local"].why
+    assert verdicts["moments compared"].why == "What a unit holds, moment by moment: activity."
+    assert verdicts["no weight transport"].says == "holds" and verdicts["explicit error representation"].says == "fails"
+    assert verdicts["exact gradients"].says == "in the limit" and "of its noise" in verdicts["exact gradients"].why
+    assert {MEASURES["error_angle"].ask(Probe(one.fresh, one.x, one.y))[l] for l in (1, 2)} == {None}
 
 
 def test_no_rule_fails_for_what_it_lacks():

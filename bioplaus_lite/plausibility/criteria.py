@@ -302,7 +302,7 @@ def no_error_units(case: Case) -> Verdict:
 
     This is the second reading of the review's "no separate pathways". They do if none of the ``states`` that the rule
     names is an ``error``, and its own errors can be read from one of them, or from its change between two moments: if
-    it explains more than half of their variance, unit by unit.
+    it explains more than half of their variance, unit by unit. Of a rule without errors it is not asked.
     """
     moments, errors = case.states
     if any("error" in moment for moment in moments):
@@ -310,6 +310,8 @@ def no_error_units(case: Case) -> Verdict:
         units = sum(case.fresh.network.sizes[1:-1])
         said = f"Beside the activities of {units} hidden units {carried} errors must be carried."
         return Verdict("fails", None, said)
+    if not errors:
+        return Verdict("not applicable", None, "No error arrives at a hidden unit.")
     for layer in range(1, case.fresh.network.depth):
         if layer not in errors:
             raise NotImplementedError(f"the rule's own error of layer {layer}, in States.errors")

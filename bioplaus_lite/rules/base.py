@@ -322,14 +322,15 @@ class LearningRule(nn.Module):
         """What the rule can show of its way of learning, by name and layer, a row an example. Nothing is moved.
 
         ``error``: ``δ_l``, what stands for ``∂L/∂a_l`` of the mean loss: the ``post`` of ``W_l``, unless several
-        signals meet there. Rules add what they have: ``target``, ``apical`` …
+        signals meet there. Rules add what they have: ``target``, ``apical`` … A rule in which no error arrives, whose
+        units hear one number for all, gives none.
         """
         with self.as_it_is():
             return {"error": self._errors_of(self.credit(x, y)[1])}
 
     def errors(self, x: Tensor, y: Tensor) -> dict[int, Tensor]:
-        """``{l: δ_l}``: the ``error`` of :meth:`signals`, shapes as the activities."""
-        return self.signals(x, y)["error"]
+        """``{l: δ_l}``: the ``error`` of :meth:`signals`, shapes as the activities; empty if it has none."""
+        return self.signals(x, y).get("error", {})
 
     @torch.no_grad()
     def hold(self, x: Tensor, y: Tensor) -> Held:
@@ -357,9 +358,9 @@ class LearningRule(nn.Module):
     def states(self, x: Tensor, y: Tensor, *, met: bool = False) -> States:
         """What hidden units hold when they learn.
 
-        Unless a rule says otherwise it is one moment and an ``error`` that something beside the units must carry. A
-        rule whose units hold the error themselves, in a compartment, or as what changes from one moment to the next,
-        names those states: ``apical``, ``basal``, ``soma``, ``activity`` …
+        Unless a rule says otherwise it is one moment, with an ``error`` that something beside the units must carry if
+        :meth:`signals` have one. A rule whose units hold the error themselves, in a compartment, or as what changes
+        from one moment to the next, names those states: ``apical``, ``basal``, ``soma``, ``activity`` …
 
         Args:
             x: ``(batch, n_0)``.
@@ -368,6 +369,8 @@ class LearningRule(nn.Module):
         """
         with self.as_it_is():
             trace = self.observe(x)
+            if "error" not in self.signals(x, y):
+                return States([{"activity": {layer: trace.h[layer] for layer in range(1, self.network.depth)}}], {})
             _, error = self.answer(trace, y)
             errors = self._errors_of(self.synapses(trace, error * 0 if met else error, y))
             errors.pop(self.network.depth, None)
