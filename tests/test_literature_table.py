@@ -10,6 +10,7 @@ import sys
 import pandas as pd
 import pytest
 import traitlets
+from conftest import ROOT
 from test_widgets import browser, show  # noqa: F401  fixtures
 
 from bioplaus_lite.plausibility import (
@@ -150,10 +151,52 @@ def test_a_terminal_and_a_page_are_told_the_same():
     assert page.count("<tbody>") == 8 and re.search(r">✓ in the limit<.*>=<.*>✓ in the limit<.*>0\.96<", page)
 
 
+def sections() -> dict[str, list[dict]]:
+    """The cells of the section "The literature table" of each chapter that has one."""
+    found: dict[str, list[dict]] = {}
+    for path in sorted((ROOT / "book").glob("[pr]*/*.ipynb")):
+        inside = False
+        for cell in json.loads(path.read_text("utf-8"))["cells"]:
+            parts = re.split(r"^(?=## )", "".join(cell["source"]), flags=re.MULTILINE)
+            for part in parts if cell["cell_type"] == "markdown" else []:
+                inside = part.startswith("## The literature table") or (inside and not part.startswith("## "))
+                if inside:
+                    found.setdefault(path.stem, []).append({"cell_type": "markdown", "source": part})
+            if inside and cell["cell_type"] == "code":
+                found[path.stem].append(cell)
+    return found
+
+
+def test_no_chapter_types_a_mark_and_each_leads_to_the_whole_table():
+    found = sections()
+    assert set(found) == {"backprop", "weight_transport", "feedback_alignment", "target_propagation",
+                          "segregated_compartments", "microcircuits"}  # fmt: skip
+    for chapter, cells in found.items():
+        prose = "".join(cell["source"] for cell in cells if cell["cell_type"] == "markdown")
+        drawn = [cell for cell in cells if cell["cell_type"] == "code" and "\nBesideReview(" in "".join(cell["source"])]
+        assert drawn and not re.search("[✓✗]", prose), chapter
+        assert prose.strip().endswith("{doc}`../synthesis/literature_table`."), chapter
+
+
+def test_the_tables_of_the_chapters_are_those_on_record():
+    """What a chapter computes where it stands is what one command has computed of all."""
+    told = repr(BesideReview(recorded()))
+    for chapter, cells in sections().items():
+        (first, *_) = (output["data"] for cell in cells for output in cell.get("outputs", []) if "data" in output)
+        says = re.sub(r"\s+", " ", "".join(first["text/plain"])).split("]")[1:]
+        assert len(says) == (1 if chapter == "weight_transport" else 8)
+        for why in re.findall(r"^ {6}\S.*(?:\n {6}\S.*)*", "".join(first["text/plain"]), re.MULTILINE):
+            assert " ".join(why.split()) in " ".join(told.split()), chapter
+
+
 @pytest.mark.browser
 def test_on_a_phone_nothing_is_cut_off(browser):  # noqa: F811
+    from axe_playwright_python.sync_playwright import Axe
+
     with browser.new_page(viewport={"width": 390, "height": 800}) as page:
-        page.set_content(BesideReview(of(*columns(["microcircuits"]), rows=list(REVIEWED)))._repr_html_())
+        table = BesideReview(of(*columns(["microcircuits"]), rows=list(REVIEWED)))._repr_html_()
+        page.set_content(f'<html lang="en"><title>A table</title><main><h1>A table</h1>{table}</main></html>')
+        assert Axe().run(page).violations_count == 0
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert page.locator("tbody").count() == 8
 

@@ -119,7 +119,8 @@ class BesideReview:
                 rows.append(_cell(one["why"], "padding-left:22px;font-size:0.9em", span=5))
             lines = "".join(f'<tr style="background:transparent">{row}</tr>' for row in rows)
             bodies.append(f"<tbody>{lines}</tbody>")
-        heads = "".join(f'<th scope="col" style="{_LINE}">{of}</th>' for of in ("rule", "review", "", "ours", "figure"))
+        heads = "".join(f'<th scope="col" style="{_LINE}">{of}</th>' if of else _cell("")
+                        for of in ("rule", "review", "", "ours", "figure"))  # fmt: skip
         caption = f'<caption style="caption-side:top;text-align:left;color:inherit">{_KEY}</caption>'
         return (f'<table style="table-layout:auto;border-collapse:collapse;max-width:44em">{caption}'
                 f"<thead><tr>{heads}</tr></thead>{''.join(bodies)}</table>")  # fmt: skip
@@ -130,7 +131,7 @@ def _cell(text: str, style: str = "", span: int = 1) -> str:
 
 
 def _short(figure: float) -> str:
-    return f"{figure:,.0f}" if figure >= 10 else f"{round(figure, 3):.2g}"
+    return f"{figure:,.0f}" if figure >= 10 else f"{round(figure, 3) + 0:.2g}"
 
 
 def _sign(mark: str, says: str) -> str:
