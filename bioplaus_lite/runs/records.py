@@ -28,7 +28,7 @@ import pandas as pd
 import torch
 
 __all__ = [
-    "DATA", "PURPOSES", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "change_lines",
+    "DATA", "NAME", "PURPOSES", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "change_lines",
     "fingerprints_path", "load_runs", "locked", "package_digest", "parse_lines", "path_of", "provenance", "read_lines",
     "recorded", "refuse_mixed", "save_run", "write",
 ]  # fmt: skip
@@ -41,7 +41,7 @@ PACKAGE = "bioplaus_lite"
 
 _REQUIRED = ("id", "group", "rule", "dataset", "sizes", "seed", "epochs", "test_error")
 _VERSIONS = ("numpy", "torch", "numba", "papermill")
-_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 #: The purposes of a training, and the folder that holds the records of each.
 PURPOSES = {"result": "runs", "search": "searches"}
 
@@ -282,7 +282,7 @@ def save_run(record: Mapping[str, Any], data: Path = DATA) -> Path:
     if missing:
         raise ValueError(f"run record lacks {', '.join(missing)}; it needs {', '.join(_REQUIRED)}")
     for key in ("id", "group"):
-        if not isinstance(record[key], str) or not _NAME.fullmatch(record[key]):
+        if not isinstance(record[key], str) or not NAME.fullmatch(record[key]):
             raise ValueError(f"a run's {key} has lower-case letters, digits, - and _, not {record[key]!r}")
     path = path_of(record["group"], record.get("parameters", {}).get("purpose", "result"), data)
     change_lines(path, data, put=record)
