@@ -161,13 +161,17 @@ def _put(settings: dict[str, Any], where: str, value: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ the file
 
 
-def read_studies(path: Path = STUDIES) -> dict[str, Study]:
+def read_studies(path: Path = STUDIES, *, build: bool = True) -> dict[str, Study]:
     """Read a file of studies and check every space of it, down to building the networks at its corners.
 
     The file has one table a group: ``title``, ``about``, ``datasets``, the plan (``folds``, ``examples``,
     ``evaluations`` of each sampler, ``shared`` first points), and settings of a training that hold for all models.
     ``[group.models.NAME]`` has the settings of one, and ``[group.models.NAME.space]`` its axes by name, each a table:
     ``at``, and ``low`` and ``high`` or ``choices``; ``log``, ``whole``, ``as`` and ``of`` as :class:`Axis` has them.
+
+    Args:
+        path: of the file.
+        build: whether to build those networks, which takes seconds; who only reads trials need not.
 
     Returns:
         The studies by name, ``<group>/<model>-<dataset>``, the models of one data set after those of another.
@@ -193,7 +197,7 @@ def read_studies(path: Path = STUDIES) -> dict[str, Study]:
                 for model, own in _table("models", table.get("models")).items():
                     where = f"{path}: {group}.models.{model}"
                     study = _study(group, table, model, _table("", own), dataset)
-                    for point in study.corners():
+                    for point in study.corners() if build else ():
                         check(Run(study.name, group, model, study.at(point)))
                     studies[study.name] = study
                 where = f"{path}: {group}"
