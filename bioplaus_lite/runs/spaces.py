@@ -29,7 +29,7 @@ _PLAN = ("folds", "examples", "evaluations", "shared")
 _OWN = tuple(
     name for name in DEFAULTS if name not in ("dataset", "validation", "examples", "every", "marks", "purpose")
 )
-_GROUP_KEYS = ("title", "about", "models", "datasets", *_PLAN, *_OWN)
+_GROUP_KEYS = ("title", "about", "models", "datasets", "like", *_PLAN, *_OWN)
 _MODEL_KEYS = ("title", "space", *_OWN)
 
 
@@ -168,6 +168,7 @@ def read_studies(path: Path = STUDIES, *, build: bool = True) -> dict[str, Study
     ``evaluations`` of each sampler, ``shared`` first points), and settings of a training that hold for all models.
     ``[group.models.NAME]`` has the settings of one, and ``[group.models.NAME.space]`` its axes by name, each a table:
     ``at``, and ``low`` and ``high`` or ``choices``; ``log``, ``whole``, ``as`` and ``of`` as :class:`Axis` has them.
+    A group that is ``like`` another has all that it does not say itself from there.
 
     Args:
         path: of the file.
@@ -190,9 +191,11 @@ def read_studies(path: Path = STUDIES, *, build: bool = True) -> dict[str, Study
     for group, table in tables.items():
         where = f"{path}: {group}"
         try:
-            _table("", table)
-            for key in table:
+            for key in _table("", table):
                 checks.one_of("key", key, _GROUP_KEYS)
+            if "like" in table:
+                others = [name for name, other in tables.items() if name != group and "like" not in other]
+                table = {**tables[checks.one_of("group in like", table["like"], others)], **table}
             for dataset in table.get("datasets", []) or [None]:
                 for model, own in _table("models", table.get("models")).items():
                     where = f"{path}: {group}.models.{model}"
