@@ -9,7 +9,6 @@ import math
 import subprocess
 import sys
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import nbformat
@@ -63,10 +62,10 @@ def mnist() -> Dataset:
     return load("mnist")
 
 
-def by_hand(p: dict[str, Any], split=None) -> Outcome:
+def by_hand(p: dict[str, Any]) -> Outcome:
     """What the cells of the template said one by one, before one function said it."""
     data = mnist() if p["dataset"] == "mnist" else load(p["dataset"], p["subset"])
-    x, y, x_val, y_val = split or split_of(data, p["validation"])
+    x, y, x_val, y_val = split_of(data, p["validation"])
     x, y = x[: p["examples"]], y[: p["examples"]]
     net = build_network(p["network"], data.image_shape, len(data.classes), seed=p["seed"])
     learner = build_rule(p["rule"], net, seed=1000 + p["seed"], **p["options"])
@@ -172,30 +171,7 @@ def test_who_trained_is_on_record():
     assert {"commit", "versions", "machine"} < set(record) and record["machine"]["threads"] == torch.get_num_threads()
 
 
-# --- a split and data that are given ----------------------------------------------------------------------------------
-
-
-def folds(data: Dataset, k: int):
-    """``k`` splits of the training images, each image held out once."""
-    for fold in range(k):
-        held = torch.arange(len(data.x_train)) % k == fold
-        yield data.x_train[~held], data.y_train[~held], data.x_train[held], data.y_train[held]
-
-
-def test_a_split_that_is_given_takes_the_place_of_the_validation_set():
-    data, p = mnist(), QUICK | {"epochs": 1}
-    assert numbers(train(p, data, split=split_of(data, p["validation"])).record()) == numbers(train(p).record())
-    said = []
-    for split in islice(folds(data, 20), 2):
-        said.append(numbers(train(p, data, split=split).record()))
-        assert said[-1] == numbers(by_hand(p, split).record())
-    assert said[0] != said[1]
-    ready = prepare(p | {"examples": None}, data, split=split)
-    assert len(ready.batch[0]) == 9500
-    assert len(ready.sets["validation"][0]) == len(ready.sets["train_sample"][0]) == 500
-    x, y, *_ = split
-    outcome = train(p, data, split=(x, y, x[:0], y[:0]))
-    assert outcome.validation_error is None and "validation" not in outcome.curves
+# --- data that are given ----------------------------------------------------------------------------------------------
 
 
 def test_data_that_are_given_are_not_loaded_again(monkeypatch):
@@ -256,23 +232,9 @@ def test_a_name_is_no_run():
         train("g-mnist-fa-s0")
 
 
-def test_a_split_that_does_not_fit_is_refused():
-    data = mnist()
-    x, y = data.x_train[:100], data.y_train[:100]
-    for split in ((x, y), (x, y, x), x):
-        with pytest.raises(TypeError, match=r"split must be four tensors \(x, y, x_val, y_val\), not "):
-            train(QUICK, data, split=split)
-    with pytest.raises(TypeError, match="split: x_val must be a torch Tensor, not list"):
-        train(QUICK, data, split=(x, y, [], y))
-    with pytest.raises(ValueError, match="split: what to learn from: 100 examples and 99 labels"):
-        train(QUICK, data, split=(x, y[:99], x, y))
-    with pytest.raises(ValueError, match="split: what is held out: 0 examples and 100 labels"):
-        train(QUICK, data, split=(x, y, x[:0], y))
-    with pytest.raises(ValueError, match="train: "):
-        train(QUICK, data, split=(x[:, :9], y, x, y))
-    for given in ({"data": data}, {"split": (x, y, x, y)}):
-        with pytest.raises(ValueError, match="a training that is prepared has its data and split"):
-            train(prepare(QUICK, data), **given)
+def test_what_is_prepared_has_its_data():
+    with pytest.raises(ValueError, match="a training that is prepared has its data; give them to prepare"):
+        train(prepare(QUICK, mnist()), mnist())
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

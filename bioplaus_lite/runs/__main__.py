@@ -1,4 +1,4 @@
-"""``python -m bioplaus_lite.runs``: list the runs of the catalogue, do them, compare records and code."""
+"""``python -m bioplaus_lite.runs``: list the runs of the catalogue, do them, search, compare records and code."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from bioplaus_lite.data import DataError
 from bioplaus_lite.runs.catalogue import CATALOGUE, CatalogueError, Run, read_catalogue
 from bioplaus_lite.runs.fingerprints import on_file, verify
 from bioplaus_lite.runs.folders import Folders, StoreError
@@ -30,6 +31,8 @@ from bioplaus_lite.runs.records import (
     recorded,
 )
 from bioplaus_lite.runs.runner import run_all
+from bioplaus_lite.runs.search import here, on_workers, run_studies
+from bioplaus_lite.runs.spaces import STUDIES, Study, read_studies
 from bioplaus_lite.runs.states import State, choose, orphans, pending, state_of
 from bioplaus_lite.runs.work import in_this_process, on_dask
 
@@ -77,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument("--jobs", type=_positive, metavar="N", help="runs at the same time; as many as processors")
     running.add_argument("--threads", type=_positive, default=1, metavar="N", help="threads of each run; 1")
     running.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, or its scheduler file")
+    searching = commands.add_parser("search", help="search spaces of settings, by Sobol points and a Gaussian process")
+    searching.add_argument("names", nargs="+", metavar="NAME", help="a group of studies, a study, or a pattern")
+    searching.add_argument("--studies", type=Path, default=STUDIES, metavar="FILE", help=argparse.SUPPRESS)
+    searching.add_argument("--jobs", type=_positive, metavar="N", help="trials at the same time; as many as processors")
+    searching.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, or its scheduler file")
+    searching.add_argument("--out", type=Path, metavar="FOLDER", help="keep journals there instead of in data")
     old = running.add_mutually_exclusive_group()
     old.add_argument("--again", action="store_true", help="do runs anew although they are done; their trials by name")
     old.add_argument("--keep-old", action="store_true", help="do not repeat what is on record, changed or broken")
@@ -150,8 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _verify(options.ids, options.out or DATA, options.jobs or cpus())
         if options.command == "diff":
             return _diff(options.commit, options.out or DATA)
+        if options.command == "search":
+            return _search(options)
         return _list_or_run(parser, options)
-    except (CatalogueError, StoreError) as error:
+    except (CatalogueError, DataError, StoreError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -181,6 +192,27 @@ def _list_or_run(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         selected = list({(run.group, run.parameters["dataset"], run.name): run for run in selected[::-1]}.values())
         selected.reverse()
     return _run(selected, folders, options)
+
+
+def _search(options: argparse.Namespace) -> int:
+    studies = read_studies(options.studies)
+    chosen: dict[str, Study] = {}
+    for name in options.names:
+        found = {key: one for key, one in studies.items() if one.group == name or fnmatchcase(key, name)}
+        if not found:
+            groups = ", ".join(dict.fromkeys(one.group for one in studies.values()))
+            raise CatalogueError(f"no study is called {name!r}; there are the groups {groups}, and in them "
+                                 f"{', '.join(studies)}")  # fmt: skip
+        chosen |= found
+    data, jobs = (options.out or DATA).resolve(), options.jobs or cpus()
+    if options.scheduler or jobs > 1:
+        with _dask(options, jobs) as client:
+            code = package_digest() if options.scheduler else None
+            done = run_studies(list(chosen.values()), on_workers(client, code), data)
+    else:
+        done = run_studies(list(chosen.values()), here, data)
+    print(f"{done} trials are new, in {data / 'searches'}")
+    return 0
 
 
 def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
@@ -232,7 +264,7 @@ def _diff(commit: str, data: Path) -> int:
     old: dict[str, Mapping[str, Any]] = {}
     try:
         folders = [f"{folder}/" for folder in PURPOSES.values()]
-        for name in git("ls-tree", "-r", "--name-only", commit, *folders).splitlines():
+        for name in git("ls-tree", "--name-only", commit, *folders).splitlines():
             if name.endswith(".jsonl"):
                 old |= parse_lines(git("show", f"{commit}:./{name}")).records
     except (OSError, subprocess.CalledProcessError) as error:

@@ -16,11 +16,11 @@ from bioplaus_lite.checks import LARGEST_SEED, one_of
 from bioplaus_lite.data import SETS
 from bioplaus_lite.measures import MEASURES
 from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, turns_of
-from bioplaus_lite.runs.records import PURPOSES, TRAININGS
+from bioplaus_lite.runs.records import NAME, PURPOSES, TRAININGS
 from bioplaus_lite.runs.results import QUANTITIES
 
 __all__ = [
-    "CATALOGUE", "DEFAULTS", "KNOWN", "OPTIONAL", "Catalogue", "CatalogueError", "Published", "Run", "Search",
+    "CATALOGUE", "DEFAULTS", "KNOWN", "OPTIONAL", "Catalogue", "CatalogueError", "Checks", "Published", "Run", "Search",
     "check_settings", "figures", "published_in", "published_of", "read_catalogue", "read_published",
 ]  # fmt: skip
 
@@ -52,7 +52,6 @@ _GROUP_KEYS = ("title", "about", "runs", "published")
 _SETTABLE = (*(name for name in DEFAULTS if name not in ("seed", "purpose")), *OPTIONAL, *_AXES, "search")
 #: How a published figure is known. What is ``second-hand`` was read in neither the paper nor its authors' code or logs.
 KNOWN = ("paper", "code", "second-hand")
-_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 
 
 class CatalogueError(ValueError):
@@ -199,7 +198,7 @@ def read_catalogue(path: Path = CATALOGUE) -> Catalogue:
     runs: dict[str, Run] = {}
     groups: dict[str, tuple[str, str]] = {}
     published: list[Published] = []
-    check = _Checks()
+    check = Checks()
     taken: dict[str, Any] = {}
     for group, table in tables.items():
         _refuse_unknown_keys(path, group, table, (*_GROUP_KEYS, *_SETTABLE))
@@ -426,7 +425,7 @@ def _axis(settings: dict, plural: str, default: list | None = None) -> list:
 
 def _expand(group: str, name: str, settings: dict) -> Iterator[Run]:
     for what, part in (("group", group), ("run", name)):
-        if not _NAME.fullmatch(part):
+        if not NAME.fullmatch(part):
             raise ValueError(f"the name of a {what} has lower-case letters, digits, - and _, not {part!r}")
     several = "rules" in settings and "rule" not in settings
     rules, datasets, seeds = (_axis(settings, axis) for axis in ("rules", "datasets", "seeds"))
@@ -538,7 +537,7 @@ def check_settings(p: Mapping[str, Any]) -> None:
     _check_numbers(p)
 
 
-class _Checks:
+class Checks:
     """Raises ``ValueError`` if a setting of a run is impossible. Builds each network and optimiser once, to be sure."""
 
     def __init__(self) -> None:

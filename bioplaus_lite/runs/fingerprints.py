@@ -28,7 +28,7 @@ from torch import Tensor
 from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.rules import LearningRule
 from bioplaus_lite.runs.records import DATA, change_lines, fingerprints_path, read_lines, recorded
-from bioplaus_lite.runs.train import Training, prepare
+from bioplaus_lite.runs.train import Measures, Training, prepare
 from bioplaus_lite.training import fit
 
 __all__ = [
@@ -125,6 +125,7 @@ def fingerprint(
     rule, (x, y) = run.rule, run.batch
     size = min(p["batch_size"], ONLINE_BATCH if rule.online else BATCH, len(x) // STEPS)
     x, y = x[: STEPS * size], y[: STEPS * size]
+    assert isinstance(run.measure, Measures)  # of what `prepare` made, it is
     run.measure.dynamics(rule, *run.measure.batch)  # so that its changes have a beginning
     start = {name: tensor.clone() for name, tensor in _state(rule).items()}
     gradients: list[dict[str, float | None]] = []
@@ -244,9 +245,7 @@ def on_file(data: Path = DATA) -> dict[str, dict[str, Any]]:
     return {name: line for name, line in lines.items() if PARTS <= set(line)}
 
 
-def keep(
-    parameters: Mapping[str, Any], made: Mapping[str, Any], origin: Mapping[str, Any], data: Path = DATA
-) -> str:
+def keep(parameters: Mapping[str, Any], made: Mapping[str, Any], origin: Mapping[str, Any], data: Path = DATA) -> str:
     """Put the fingerprint of a new training on file; return the id that its record is to name.
 
     If the setting has one that agrees, that stands. If it has one that does not, the code changed: both stand while
@@ -284,9 +283,7 @@ def _differences(line: Mapping[str, Any]) -> list[str]:
         return [f"the setting fails: {type(error).__name__}: {error}"]
 
 
-def verify(
-    lines: Iterable[Mapping[str, Any]], jobs: int = 1
-) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
+def verify(lines: Iterable[Mapping[str, Any]], jobs: int = 1) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
     """Take the first steps of settings anew and compare. Nothing is written.
 
     Args:

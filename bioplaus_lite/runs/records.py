@@ -25,13 +25,13 @@ import pandas as pd
 from bioplaus_lite.repository import DATA, ROOT, TEMPLATE, TRAININGS, package_digest, provenance, write
 
 __all__ = [
-    "DATA", "PURPOSES", "ROOT", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "change_lines",
+    "DATA", "NAME", "PURPOSES", "ROOT", "TEMPLATE", "TRAININGS", "Lines", "MixedRuns", "broken_lines", "change_lines",
     "fingerprints_path", "load_runs", "locked", "package_digest", "parse_lines", "path_of", "provenance", "read_lines",
     "recorded", "refuse_mixed", "save_run", "write",
 ]  # fmt: skip
 
 _REQUIRED = ("id", "group", "rule", "dataset", "sizes", "seed", "epochs", "test_error")
-_NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
+NAME = re.compile(r"[a-z0-9]+([_-][a-z0-9]+)*")
 #: The purposes of a training, and the folder that holds the records of each.
 PURPOSES = {"result": "runs", "search": "searches"}
 
@@ -208,7 +208,7 @@ def save_run(record: Mapping[str, Any], data: Path = DATA) -> Path:
     if missing:
         raise ValueError(f"run record lacks {', '.join(missing)}; it needs {', '.join(_REQUIRED)}")
     for key in ("id", "group"):
-        if not isinstance(record[key], str) or not _NAME.fullmatch(record[key]):
+        if not isinstance(record[key], str) or not NAME.fullmatch(record[key]):
             raise ValueError(f"a run's {key} has lower-case letters, digits, - and _, not {record[key]!r}")
     path = path_of(record["group"], record.get("parameters", {}).get("purpose", "result"), data)
     change_lines(path, data, put=record)

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bioplaus_lite import checks
 from bioplaus_lite.checks import one_of
 from bioplaus_lite.data import Dataset, load
 from bioplaus_lite.measures import MEASURES, Dynamics, Probe
@@ -24,7 +23,10 @@ from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from,
 from bioplaus_lite.runs.records import provenance
 from bioplaus_lite.training import History, fit
 
-__all__ = ["MIME", "Measures", "Outcome", "Training", "curves_of", "prepare", "report_progress", "train"]
+__all__ = [
+    "MIME", "Measures", "Outcome", "Training", "complete", "curves_of", "other_accuracies", "prepare",
+    "report_progress", "train",
+]  # fmt: skip
 
 #: The type under which a notebook hands its result to the runner; no reader shows it.
 MIME = "application/vnd.bioplaus-lite.run+json"
@@ -75,10 +77,15 @@ class Measures:
         for measure in self.asked:
             values |= {name: value for name, value in measure(probe).items() if value is not None}
         values |= self.dynamics.since_last(probe)
-        for name, answer in rule.other_answers().items():
-            x, y = self.test
-            values[f"{name}_accuracy"] = (answer(x).argmax(1) == y).double().mean().item()
-        return values
+        return values | other_accuracies(rule, *self.test)
+
+
+def other_accuracies(rule: LearningRule, x: Tensor, y: Tensor) -> dict[str, float]:
+    """``{"spiking_accuracy": …}``: what is right in a rule's other ways to answer; nothing if it has none."""
+    return {
+        f"{name}_accuracy": (answer(x).argmax(1) == y).double().mean().item()
+        for name, answer in rule.other_answers().items()
+    }
 
 
 _last_reported = 0.0
@@ -198,8 +205,6 @@ class Outcome:
 # ------------------------------------------------------------------------------------------------- from the settings
 
 Batch = tuple[Tensor, Tensor]
-#: ``(x, y, x_val, y_val)``: what a training learns from, and what it holds out.
-Split = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(eq=False)
@@ -224,7 +229,7 @@ class Training:
     batch: Batch
     sets: Mapping[str, Batch]
     rule: LearningRule
-    measure: Measures
+    measure: Callable[[LearningRule], dict[str, float]]
     optimizer: Callable[[list[dict]], torch.optim.Optimizer]
     scheduler: Callable[[torch.optim.Optimizer], Any] | None
     turns: tuple[str, ...]
@@ -240,7 +245,7 @@ class Training:
         return len(self.turns) or 1
 
 
-def prepare(run: Run | Mapping[str, Any], data: Dataset | None = None, *, split: Split | None = None) -> Training:
+def prepare(run: Run | Mapping[str, Any], data: Dataset | None = None) -> Training:
     """Make what a training needs: data and their split, network, rule, optimiser, schedule, turns and measures.
 
     The seed ``s`` of the settings draws the weights of the network and the order of the examples. The seed
@@ -249,21 +254,20 @@ def prepare(run: Run | Mapping[str, Any], data: Dataset | None = None, *, split:
     Args:
         run: of the catalogue, or its settings: the keys of :data:`~bioplaus_lite.runs.catalogue.DEFAULTS`, and
             ``measures``, the names of further ones.
-        data: the data set if it is loaded already, instead of that which ``dataset`` and ``subset`` name.
-        split: ``(x, y, x_val, y_val)``, what to learn from and what to hold out, instead of what ``validation`` says:
-            a fold of a cross-validation. Nothing is held out if ``x_val`` and ``y_val`` are empty.
+        data: the data set if it is loaded already, or a fold of it, instead of that which ``dataset`` and ``subset``
+            name.
 
     Raises:
-        TypeError: ``run`` is neither a run nor settings, or ``split`` is not four tensors.
-        ValueError: a setting is unknown, missing, left to a search or out of range; or ``data`` or ``split`` does not
-            fit the others.
+        TypeError: ``run`` is neither a run nor settings.
+        ValueError: a setting is unknown, missing, left to a search or out of range; or ``data`` is another set than
+            they name.
     """
-    p = _complete(run)
+    p = complete(run)
     if data is None:
         data = load(p["dataset"], p["subset"])
     elif data.name != p["dataset"]:
         raise ValueError(f"data must be the dataset of the settings, {p['dataset']!r}, not {data.name!r}")
-    x, y, x_val, y_val = split_of(data, p["validation"]) if split is None else _four(split)
+    x, y, x_val, y_val = split_of(data, p["validation"])
     x, y = x[: p["examples"]], y[: p["examples"]]
     network = build_network(p["network"], data.image_shape, len(data.classes), seed=p["seed"])
     rule = build_rule(p["rule"], network, seed=1000 + p["seed"], **p["options"])
@@ -282,7 +286,13 @@ def prepare(run: Run | Mapping[str, Any], data: Dataset | None = None, *, split:
     )  # fmt: skip
 
 
-def _complete(run: Run | Mapping[str, Any]) -> dict[str, Any]:
+def complete(run: Run | Mapping[str, Any]) -> dict[str, Any]:
+    """All settings of a run, also those that were left at their defaults, each checked.
+
+    Raises:
+        TypeError: ``run`` is neither a run nor settings.
+        ValueError: a setting is unknown, missing, left to a search or out of range.
+    """
     if isinstance(run, Run) and run.search:
         try:
             run.at(run.search.key)
@@ -303,16 +313,6 @@ def _complete(run: Run | Mapping[str, Any]) -> dict[str, Any]:
     return p
 
 
-def _four(split: Split) -> Split:
-    if not isinstance(split, Sequence) or len(split) != 4:
-        raise TypeError(f"split must be four tensors (x, y, x_val, y_val), not {type(split).__name__}")
-    x, y, x_val, y_val = split
-    checks.labelled((x, y), "split: what to learn from")
-    if len(checks.tensor("split: x_val", x_val)) or len(checks.tensor("split: y_val", y_val)):
-        checks.labelled((x_val, y_val), "split: what is held out")
-    return x, y, x_val, y_val
-
-
 # ------------------------------------------------------------------------------------------------------ the training
 
 
@@ -320,7 +320,6 @@ def train(
     run: Run | Mapping[str, Any] | Training,
     data: Dataset | None = None,
     *,
-    split: Split | None = None,
     progress: bool | Callable[[int, int], None] = report_progress,
 ) -> Outcome:
     """Train a run in this process; write nothing.
@@ -332,7 +331,7 @@ def train(
     Args:
         run: of the catalogue, its settings, or what :func:`prepare` made of them. A run or its settings are left as
             they are, so that a second call gives the same; what was prepared is trained in place, once.
-        data, split: see :func:`prepare`, which has them if ``run`` is prepared.
+        data: see :func:`prepare`, which has it if ``run`` is prepared.
         progress: told ``(examples, all examples)`` after every batch; see :func:`~bioplaus_lite.training.fit`.
 
     Returns:
@@ -342,13 +341,13 @@ def train(
     Raises:
         FloatingPointError: the training diverged, and its ``purpose`` is ``result``.
         TypeError, ValueError: as :func:`prepare` and :func:`~bioplaus_lite.training.fit`; or what was prepared has been
-            trained before, or comes with ``data`` or a ``split``.
+            trained before, or comes with ``data``.
     """
     origin = provenance()  # before the training, as files may change while it runs
     if not isinstance(run, Training):
-        run = prepare(run, data, split=split)
-    elif data is not None or split is not None:
-        raise ValueError("a training that is prepared has its data and split; give them to prepare")
+        run = prepare(run, data)
+    elif data is not None:
+        raise ValueError("a training that is prepared has its data; give them to prepare")
     if run.started:
         raise ValueError(f"{run!r} has been trained before, and its weights are no longer those drawn; prepare it anew")
     run.started, p, diverged = True, run.settings, False
