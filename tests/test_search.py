@@ -33,7 +33,7 @@ from bioplaus_lite.runs.__main__ import main
 from bioplaus_lite.runs.catalogue import CatalogueError, Run
 from bioplaus_lite.runs.folders import StoreError
 from bioplaus_lite.runs.folds import cross_validate, folds_of
-from bioplaus_lite.runs.records import broken_lines, locked, recorded, save_run
+from bioplaus_lite.runs.records import DATA, broken_lines, locked, recorded, save_run
 from bioplaus_lite.runs.search import (
     Journal,
     Task,
@@ -351,12 +351,48 @@ def test_a_file_makes_a_study_of_each_model_and_data_set(read):
     assert one.space[2] == Axis("units", "network.hidden", 3, 9, whole=True, kind="each")
 
 
+def test_a_group_is_like_another_but_for_what_it_says_itself(read):
+    longer = '\n[longer]\nlike = "tiny"\nepochs = 4\nevaluations = 4\nshared = 4\n'
+    found = read(('"relu"]}\n', '"relu"]}\n' + longer))
+    one, other = found.values()
+    assert list(found) == ["tiny/mlp-mnist", "longer/mlp-mnist"]
+    assert other.settings == {**one.settings, "epochs": 4} and other.space == one.space and other.folds == 2
+    assert other.sobol == one.sobol[:4]
+    for like, complaint in (
+        ('"longer"', "longer: unknown group in like 'longer'; choose one of tiny"),
+        ('"big"', "longer: unknown group in like 'big'; choose one of tiny"),
+        ("3", "longer: unknown group in like 3; choose one of tiny"),
+    ):
+        with pytest.raises(CatalogueError, match=complaint):
+            read(('"relu"]}\n', '"relu"]}\n' + longer.replace('"tiny"', like)))
+
+
+def test_who_only_reads_trials_builds_no_network(read, tmp_path: Path, monkeypatch):
+    found = read()
+    monkeypatch.setattr("bioplaus_lite.runs.spaces.Checks", lambda: lambda run: pytest.fail("built"))
+    again = read_studies(tmp_path / "s.toml", build=False)
+    assert [one.plan for one in again.values()] == [one.plan for one in found.values()]
+
+
 def test_the_file_of_the_book_gives_every_model_the_same_budget():
     found = read_studies()
-    assert STUDIES.name == "searches.toml" and len(found) == 9 * len(SETS)
-    assert {(s.folds, s.examples, s.evaluations, s.shared, s.seed) for s in found.values()} == {(3, 5000, 50, 16, 0)}
+    assert STUDIES.name == "searches.toml"
+    budgets, models = {}, {}
     for one in found.values():
+        budgets.setdefault(one.group, set()).add((one.folds, one.examples, one.evaluations, one.shared, one.seed))
+        models.setdefault((one.group, one.dataset), []).append(one.model)
         assert Study.of_plan(one.name, json.loads(json.dumps(one.plan))).sobol == one.sobol
+    assert budgets["robustness"] == {(3, 5000, 50, 16, 0)} and all(len(budget) == 1 for budget in budgets.values())
+    assert len({tuple(names) for names in models.values()}) == 1
+    assert {dataset for group, dataset in models if group == "robustness"} == set(SETS)
+
+
+def test_what_the_book_has_of_searches_is_of_their_plan_and_of_committed_code():
+    studies = read_studies(build=False)
+    for path in sorted((DATA / "searches").glob("*/*.jsonl")):
+        one = studies[f"{path.parent.name}/{path.stem}"]
+        assert len(load_trials([one])) <= one.total
+        assert not [line["commit"] for line in lines(one, DATA) if line["commit"].endswith(("+", "unknown"))], path.name
 
 
 RATE = "low = 0.01, high = 1.0, log = true"
