@@ -428,7 +428,7 @@ ACT = '"network.activation", choices = ["tanh", "relu"]'
         ("epochs = 1", "epochs = 1\nseed = 65536", "seed must be a whole number from 0 to 65535, not 65536"),
         ("epochs = 1", "epochs = 1\nevery = 9", "tiny: unknown key 'every'"),
         ("epochs = 1", "epochs = 1\nmodels = []", r"s\.toml: "),
-        ('optimizer = {name = "SGD"}', 'optimizer = "SGD"', "mlp: 'optimizer.lr' is no place .* 'SGD' and no tab"),
+        ('optimizer = {name = "SGD"}', 'optimizer = "SGD"', "'optimizer.lr' is no place .* 'SGD' and no tab"),
         ('optimizer = {name = "SGD"}', 'optimizer = {name = "SDG"}', "unknown optimizer 'SDG'"),
         ('subset = "shipped"', 'subset = "most"', "unknown subset 'most'; choose one of shipped, full"),
         # the model
