@@ -46,7 +46,7 @@ from bioplaus_lite.runs.search import (
     run_studies,
 )
 from bioplaus_lite.runs.spaces import STUDIES, Axis, Study, read_studies
-from bioplaus_lite.runs.train import train
+from bioplaus_lite.runs.train import Measures, train
 
 # --- folds -----------------------------------------------------------------------------------------------------------
 
@@ -149,6 +149,17 @@ def test_a_cross_validation_is_a_training_on_each_fold_made_by_hand(kind: str):
     assert done.accuracies == tuple(expected) and not done.diverged and done.seconds > 0
     assert done.accuracy == sum(expected) / 2
     assert not kind.startswith("online") or spikes_matter
+
+
+@pytest.mark.parametrize("kind", ["plain", "by turns"])
+def test_a_fold_is_tested_before_and_after_its_training_and_nothing_else_is_measured(kind: str, monkeypatch):
+    outcomes = []
+    monkeypatch.setattr(Measures, "__call__", lambda *given: pytest.fail("measured"))
+    monkeypatch.setattr(folds, "train", lambda *given, **how: outcomes.append(train(*given, **how)) or outcomes[-1])
+    cross_validate(PLAIN | KINDS[kind] | {"every": 10, "marks": [20]}, mnist(), folds=2, examples=100)
+    passes = 2 if kind == "by turns" else 1
+    assert [outcome.curves["test"]["examples"] for outcome in outcomes] == [[0, passes * 2 * 50]] * 2
+    assert [outcome.curves["test"]["epoch"] for outcome in outcomes] == [[0, 2]] * 2
 
 
 def test_the_official_test_images_and_what_settings_hold_out_do_not_count(monkeypatch):

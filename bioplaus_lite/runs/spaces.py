@@ -218,8 +218,6 @@ def read_studies(path: Path = STUDIES, *, build: bool = True) -> dict[str, Study
         try:
             for key in _table("", table):
                 checks.one_of("key", key, _GROUP_KEYS)
-            for key in _table("", table):
-                checks.one_of("key", key, _GROUP_KEYS)
             if "like" in table:
                 others = [name for name, other in tables.items() if isinstance(other, dict) and "like" not in other]
                 table = {**tables[checks.one_of("group in like", table["like"], others)], **table}
