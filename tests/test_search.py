@@ -736,6 +736,7 @@ def test_one_worker_repeats_to_the_last_byte_however_often_it_is_stopped(toy, tm
     assert a == b
     trials = lines(one, tmp_path / "a")[1:]
     assert sorted(trial["asked"] for trial in trials) == sorted(trial["told"] for trial in trials) == list(range(11))
+    assert [trial["known"] for trial in trials] == [int(trial["id"][-3:]) for trial in trials]
 
 
 class Slots:
@@ -774,11 +775,23 @@ def test_with_several_workers_the_journal_says_how_each_point_came_about(toy, tm
     assert go(one, tmp_path, slots) == 13 and slots.most == 3
     trials = lines(one, tmp_path)[1:]
     assert replayed(one, trials) == 5
+    # No worker waits: points are asked for while others are under way.
+    assert any(t["known"] < int(t["id"][-3:]) for t in trials if t["id"].startswith("gp"))
     assert len({json.dumps(trial["point"]) for trial in trials}) == 13
     for trial in trials:
         if trial["id"].startswith("sobol"):
             before = [t for t in trials if t["id"].startswith("sobol") and t["told"] < trial["told"]]
             assert trial["known"] <= len(before)
+
+
+def test_a_gaussian_process_is_told_in_the_order_in_which_trials_ended(toy, tmp_path: Path, monkeypatch):
+    one, asked = study(evaluations=9, shared=2), []
+    monkeypatch.setattr(search, "propose", lambda one, told, *rest: asked.append([t["id"] for t in told]) or {"x": 0.5})
+    go(one, tmp_path, Slots(3, seed=1))
+    ended = sorted((t for t in lines(one, tmp_path)[1:] if t["id"].startswith("gp")), key=lambda t: t["told"])
+    order = ["sobol-000", "sobol-001", *(t["id"] for t in ended)]
+    assert all(told == order[: len(told)] for told in asked) and len(asked) == 7
+    assert any(told[2:] != sorted(told[2:]) for told in asked)
 
 
 def test_a_worker_does_another_study_rather_than_guess_while_points_are_under_way(toy, tmp_path: Path):
