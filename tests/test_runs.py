@@ -1270,7 +1270,7 @@ def test_what_the_book_has_on_record_is_whole():
     for name, saved in on_record.items():
         assert not saved["commit"].endswith("+"), f"{name}: computed by uncommitted code"
         assert saved["commit"] not in ("", "unknown"), f"{name}: computed by nobody knows what"
-    for path in (*DATA.glob("runs/*"), *DATA.glob("searches/*")):
+    for path in (*DATA.glob("runs/*.jsonl"), *DATA.glob("searches/*.jsonl")):
         assert {r["group"] for r in read_lines(path).records.values()} == {path.stem}
         assert list(read_lines(path).records) == sorted(read_lines(path).records)
     runs, folders = read_catalogue().runs.values(), Folders()

@@ -408,7 +408,7 @@ def test_what_the_package_imports_is_what_it_asks_for():
     asked = {*project["dependencies"], *project["optional-dependencies"]["runs"]}
     # A module of another name than its project, or of one that a project above always brings.
     names = {"PIL": "pillow", "IPython": "ipykernel", "jupyter_client": "ipykernel", "llvmlite": "numba"}
-    names["traitlets"] = "ipywidgets"
+    names |= {"traitlets": "ipywidgets", "sklearn": "scikit-learn"}
     imported = set()
     for path in (ROOT / "bioplaus_lite").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

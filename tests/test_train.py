@@ -21,7 +21,7 @@ from bioplaus_lite.runs import notebooks
 from bioplaus_lite.runs import train as training
 from bioplaus_lite.runs.catalogue import DEFAULTS, OPTIONAL, Run, Search
 from bioplaus_lite.runs.recipe import build_network, build_rule, optimizer_from, scheduler_from, split_of, turns_of
-from bioplaus_lite.runs.train import Measures, Outcome, prepare, train
+from bioplaus_lite.runs.train import Measures, Outcome, complete, other_accuracies, prepare, train
 from bioplaus_lite.training import fit
 
 QUICK: dict[str, Any] = {
@@ -235,6 +235,29 @@ def test_a_name_is_no_run():
 def test_what_is_prepared_has_its_data():
     with pytest.raises(ValueError, match="a training that is prepared has its data; give them to prepare"):
         train(prepare(QUICK, mnist()), mnist())
+
+
+def test_settings_are_completed_by_the_defaults_and_left_as_they_were():
+    short = {"rule": "fa", "dataset": "mnist", "network": {"type": "MLP"}, "optimizer": {"name": "SGD"}}
+    short |= {"epochs": 1, "seed": 0}
+    before = copy.deepcopy(short)
+    assert complete(short) == {**DEFAULTS, "measures": [], **short} == complete(Run("r", "g", "n", short))
+    assert short == before
+    with pytest.raises(ValueError, match="settings: network, seed must be given"):
+        complete(short | {"network": None, "seed": None})
+    with pytest.raises(TypeError, match="run must be a Run or its settings, a table by name, not None"):
+        complete(None)
+
+
+def test_other_ways_to_answer_have_accuracies_of_their_own():
+    class Two:
+        def __init__(self, answers):
+            self.other_answers = lambda: answers
+
+    x, y = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 3.0], [5.0, 4.0]]), torch.tensor([1, 0, 0, 0])
+    assert other_accuracies(Two({}), x, y) == {}
+    said = other_accuracies(Two({"spiking": lambda x: x, "contrary": lambda x: -x}), x, y)
+    assert said == {"spiking_accuracy": 0.75, "contrary_accuracy": 0.25}
 
 
 # --- progress ---------------------------------------------------------------------------------------------------------

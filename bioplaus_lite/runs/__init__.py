@@ -7,7 +7,8 @@ A chapter never retrains what a full run recorded. It loads the record and says 
 trains a run in this process, ``notebooks`` executes one as a notebook, ``work`` many, here or on a cluster, with
 ``progress``. ``folders`` says where results go, ``states`` which runs are done, ``runner`` does those that are not.
 ``records`` keeps the results, ``fingerprints`` say whether the code still gives them, ``results`` makes tables of them,
-``scorecard`` puts them beside what papers report. The command line is ``python -m bioplaus_lite.runs``.
+``scorecard`` puts them beside what papers report. ``spaces`` says what a search may try, ``folds`` tries a setting by
+cross-validation, ``search`` does all that a study asks for. The command line is ``python -m bioplaus_lite.runs``.
 """
 
 from bioplaus_lite.runs.catalogue import (

@@ -31,7 +31,7 @@ from bioplaus_lite.runs.records import (
     recorded,
 )
 from bioplaus_lite.runs.runner import run_all
-from bioplaus_lite.runs.search import here, on_workers, run_studies
+from bioplaus_lite.runs.search import fingerprints_of_studies, here, on_workers, run_studies
 from bioplaus_lite.runs.spaces import STUDIES, Study, read_studies
 from bioplaus_lite.runs.states import State, choose, orphans, pending, state_of
 from bioplaus_lite.runs.work import in_this_process, on_dask
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     checking = commands.add_parser("verify", help="say whether the code still does what the records say; write nothing")
     comparing = commands.add_parser("diff", help="print the errors on record beside those of a commit")
     comparing.add_argument("commit", nargs="?", default="HEAD", help="any name that git knows; HEAD")
-    checking.add_argument("ids", nargs="*", metavar="ID", help="of a run or trial on record, or a pattern")
+    checking.add_argument("ids", nargs="*", metavar="ID", help="of a run, trial or study on record, or a pattern")
     checking.add_argument("--all", action="store_true", help="every setting on record")
     checking.add_argument("--jobs", type=_positive, metavar="N", help="processes; as many as processors")
     for command in (checking, comparing):
@@ -218,6 +218,9 @@ def _search(options: argparse.Namespace) -> int:
 def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
     """Compare what the code does now with the fingerprints of what is on record."""
     begin, records, lines = time.monotonic(), recorded(data), on_file(data)
+    searched, torn = fingerprints_of_studies(data)  # a study is its own record: what it says of its first point
+    records |= {name: {"parameters": line["setting"], "fingerprint": name} for name, line in searched.items()}
+    lines |= searched
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in records):
             print(f"nothing on record is called {pattern!r}; 'list' shows the runs there are", file=sys.stderr)
@@ -241,7 +244,7 @@ def _verify(patterns: Sequence[str], data: Path, jobs: int) -> int:
                 tqdm.write(f"differs: {names[0]}{rest}: {'; '.join(differences[:3])}{more}")
     for name in lost:
         print(f"no fingerprint: {name}")
-    torn = broken_lines(data)
+    torn += broken_lines(data)
     for broken in torn:
         print(broken)
     count = sum(map(len, users.values()))

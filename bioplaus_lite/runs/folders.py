@@ -11,7 +11,7 @@ from pathlib import Path
 from bioplaus_lite.runs.catalogue import Run
 from bioplaus_lite.runs.records import DATA, PURPOSES, ROOT, TEMPLATE, TRAININGS, locked, path_of, write
 
-__all__ = ["Folders", "StoreError"]
+__all__ = ["Folders", "StoreError", "make_ready", "saying"]
 
 NOTEBOOKS = ROOT / "_build" / "trainings"
 MIN_FREE = 20_000_000  # bytes that must be free before anything is computed
@@ -60,16 +60,16 @@ class Folders:
         """
         results, searches = (path_of("", purpose, self.data).parent for purpose in PURPOSES)
         with ExitStack() as stack:
-            with _saying(results):
+            with saying(results):
                 stack.enter_context(locked(results, wait=False))  # to the end: one runner at a time
             for folder in (results, searches, self.data, self.notebooks, *([self.examples] if self.examples else [])):
-                with _saying(folder), locked(self.data):  # for now: others may put their records there too
-                    _make_ready(folder)
+                with saying(folder), locked(self.data):  # for now: others may put their records there too
+                    make_ready(folder)
             yield
 
 
 @contextmanager
-def _saying(folder: Path) -> Iterator[None]:
+def saying(folder: Path) -> Iterator[None]:
     """Turn what the system says of a folder into a :class:`StoreError`."""
     try:
         yield
@@ -79,8 +79,13 @@ def _saying(folder: Path) -> Iterator[None]:
         raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
 
 
-def _make_ready(folder: Path) -> None:
-    """Remove drafts of processes that were killed, and see whether there is room; nobody else is writing."""
+def make_ready(folder: Path) -> None:
+    """Remove drafts of processes that were killed, and see whether there is room; nobody else is writing.
+
+    Raises:
+        OSError: the folder cannot be written to.
+        StoreError: its disk has no room.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for draft in folder.glob("*.part"):
         draft.unlink()

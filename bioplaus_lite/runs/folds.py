@@ -16,7 +16,9 @@ from bioplaus_lite.data import Dataset, load, stratified_indices
 from bioplaus_lite.runs.catalogue import Run
 from bioplaus_lite.runs.train import complete, other_accuracies, prepare, train
 
-__all__ = ["CrossValidation", "cross_validate", "folds_of"]
+__all__ = ["CrossValidation", "cross_validate", "folds_of", "stored_folds"]
+
+LARGEST_SEED = 2**32 - 1  # of the generators of scikit-learn
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def folds_of(data: Dataset, folds: int = 3, *, examples: int | None = None, seed
     from sklearn.model_selection import StratifiedKFold  # a second to import, and only those who search need it
 
     checks.whole("folds", folds, 2)
-    checks.seed("seed", seed)
+    checks.whole("seed", seed, 0, LARGEST_SEED)
     x, y = data.x_train, data.y_train
     if examples is not None:
         if checks.whole("examples", examples) > len(y):
@@ -82,8 +84,13 @@ def folds_of(data: Dataset, folds: int = 3, *, examples: int | None = None, seed
 
 
 @lru_cache(maxsize=2)
-def _loaded(name: str, subset: str, folds: int, examples: int | None, seed: int) -> tuple[Dataset, ...]:
-    """The folds of a stored set; kept, since unpacking it takes longer than a short training."""
+def stored_folds(name: str, subset: str, folds: int, examples: int | None, seed: int) -> tuple[Dataset, ...]:
+    """The folds of a stored set, see :func:`folds_of`; kept, since unpacking it takes longer than a short training.
+
+    Raises:
+        DataError: see :func:`~bioplaus_lite.data.sets.load`.
+        ValueError: see :func:`folds_of`.
+    """
     return tuple(folds_of(load(name, subset), folds, examples=examples, seed=seed))
 
 
@@ -107,12 +114,13 @@ def cross_validate(
         folds, examples, seed: see :func:`folds_of`.
 
     Raises:
+        DataError: the data set is not at hand.
         TypeError, ValueError: as :func:`~bioplaus_lite.runs.train.prepare` and :func:`folds_of`.
     """
     p = complete(run)
     begin, accuracies = time.perf_counter(), []
     if data is None:
-        parts = _loaded(p["dataset"], p["subset"], folds, examples, seed)
+        parts = stored_folds(p["dataset"], p["subset"], folds, examples, seed)
     else:
         parts = tuple(folds_of(data, folds, examples=examples, seed=seed))
     for i, part in enumerate(parts):

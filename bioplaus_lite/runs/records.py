@@ -3,7 +3,8 @@
 Below a folder, ``data/`` of the repository, lie ``runs/<group>.jsonl`` with results, ``searches/<group>.jsonl`` with
 the trials by which settings were chosen, and ``fingerprints.jsonl``. A line is one JSON object; lines are sorted by
 ``id``. Whoever writes holds a lock, reads, and replaces the file in one step. A line that is no record is named and
-kept, and hides no other.
+kept, and hides no other. What lies in folders below is not read here: ``searches/<group>/`` has journals of
+:mod:`~bioplaus_lite.runs.search`.
 """
 
 from __future__ import annotations

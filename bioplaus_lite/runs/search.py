@@ -12,12 +12,14 @@ which trials end; when it is done, they are sorted. A search that was stopped go
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,15 +28,22 @@ import torch
 from tqdm import tqdm
 
 from bioplaus_lite.data import SETS, DataError
-from bioplaus_lite.runs.fingerprints import compare, fingerprint
-from bioplaus_lite.runs.folders import StoreError
-from bioplaus_lite.runs.folds import cross_validate
+from bioplaus_lite.runs.fingerprints import compare, fingerprint, setting_of
+from bioplaus_lite.runs.folders import StoreError, make_ready, saying
+from bioplaus_lite.runs.folds import cross_validate, stored_folds
 from bioplaus_lite.runs.records import DATA, locked, package_digest, provenance, write
 from bioplaus_lite.runs.spaces import Study
 
-__all__ = ["Computing", "Journal", "here", "journal_path", "load_trials", "on_workers", "propose", "run_studies"]
+__all__ = [
+    "Computing", "Journal", "fingerprints_of_studies", "here", "journal_path", "load_trials", "on_workers", "propose",
+    "run_studies",
+]  # fmt: skip
 
 SOBOL, GP = "sobol", "gp"
+STATES = ("done", "diverged", "failed")
+#: What the lines of a journal hold at least, and of which kind it is.
+_HEADER = {"study": str, "plan": dict, "fingerprint": dict}
+_TRIAL = {"id": str, "point": dict, "state": str, "accuracies": list, "asked": int, "known": int, "told": int}
 
 
 class Task(NamedTuple):
@@ -53,18 +62,23 @@ class Task(NamedTuple):
 def _trial(
     settings: Mapping[str, Any], folds: int, examples: int | None, seed: int, code: str | None
 ) -> dict[str, Any]:
-    """Compute a trial, wherever this is, with one thread. What goes wrong in it is its result."""
+    """Compute a trial, wherever this is, with one thread. What goes wrong in it is its result.
+
+    Not so what is of no one trial's making: folds that cannot be made, and whatever else only a bug raises. They end
+    the search, and no journal fills with failures.
+    """
     torch.set_num_threads(1)
     if code and code != package_digest():
         raise StoreError("the package of a worker is not this process's; give both one commit")
+    stored_folds(settings["dataset"], settings["subset"], folds, examples, seed)
     wall, processor = time.perf_counter(), time.process_time()
     try:
         done = cross_validate(settings, folds=folds, examples=examples, seed=seed)
         state = "diverged" if done.diverged else "done"
         result: dict[str, Any] = {"state": state, "accuracies": [round(accuracy, 6) for accuracy in done.accuracies]}
-    except DataError:  # of no trial's making
+    except (DataError, NotImplementedError, RecursionError):  # they are a RuntimeError too
         raise
-    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # of PyTorch too; a bug is none of these
+    except (ValueError, ArithmeticError, RuntimeError, MemoryError) as error:  # of PyTorch too
         result = {"state": "failed", "why": f"{type(error).__name__}: {error}".splitlines()[0], "accuracies": []}
     # On a machine with other work the processor's seconds say more than the clock's.
     return result | {
@@ -75,7 +89,7 @@ def _trial(
 
 #: What a way of computing is: given a function that returns the next task or ``None`` if there is none yet, it yields
 #: tasks with their results as they end, until there is none and nothing is under way.
-Computing = Callable[[Callable[[], Task | None]], Iterable[tuple[Task, dict[str, Any]]]]
+Computing = Callable[[Callable[[], Task | None]], Generator[tuple[Task, dict[str, Any]]]]
 
 
 def _arguments(task: Task, code: str | None = None) -> tuple[Any, ...]:
@@ -83,7 +97,7 @@ def _arguments(task: Task, code: str | None = None) -> tuple[Any, ...]:
     return study.at(task.point), study.folds, study.examples, study.seed, code
 
 
-def here(ask: Callable[[], Task | None]) -> Iterator[tuple[Task, dict[str, Any]]]:
+def here(ask: Callable[[], Task | None]) -> Generator[tuple[Task, dict[str, Any]]]:
     """Compute in this process, one after another."""
     while task := ask():
         yield task, _trial(*_arguments(task))
@@ -95,11 +109,16 @@ def on_workers(client: Any, code: str | None = None) -> Computing:
     Args:
         client: a ``distributed.Client``.
         code: what :func:`~bioplaus_lite.runs.records.package_digest` must say on a worker.
+
+    A trial whose worker dies starts again on another; where several die under it, it has failed.
+
+    Raises:
+        StoreError: the cluster went away, which fails no trial; or a worker has other code.
     """
     from distributed import CancelledError, as_completed
     from distributed.scheduler import KilledWorker
 
-    def compute(ask: Callable[[], Task | None]) -> Iterator[tuple[Task, dict[str, Any]]]:
+    def compute(ask: Callable[[], Task | None]) -> Generator[tuple[Task, dict[str, Any]]]:
         tasks: dict[Any, Task] = {}
         ended = as_completed()
         nonce = time.time_ns()  # a trial that is asked for again must not meet its own old result
@@ -118,13 +137,17 @@ def on_workers(client: Any, code: str | None = None) -> Computing:
                 task = tasks.pop(future)
                 try:
                     result = future.result()
-                except (KilledWorker, CancelledError):
+                except KilledWorker:
                     result = {"state": "failed", "why": "workers died under it again and again", "accuracies": []}
                 future.release()  # else it would be computed again if the worker that holds it died later
                 yield task, result
                 fill()
+        except (CancelledError, OSError) as error:  # of the connection; a trial's own errors are its result
+            why = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise StoreError(f"the Dask cluster went away ({why}); the same command goes on where this was") from error
         finally:
-            client.cancel(list(tasks))
+            with suppress(CancelledError, OSError):
+                client.cancel(list(tasks))
 
     return compute
 
@@ -178,6 +201,12 @@ def propose(study: Study, told: Sequence[Mapping[str, Any]], pending: Sequence[M
     return dict(search.ask(distributions).params)
 
 
+def _ids(study: Study, sampler: str) -> list[str]:
+    """Of the trials of a sampler, those of the Gaussian process without the Sobol points that are its first."""
+    first = study.shared if sampler == GP else 0
+    return [f"{sampler}-{i:03d}" for i in range(first, study.evaluations)]
+
+
 class _Asker:
     """What to compute next in a study, given what has been."""
 
@@ -186,8 +215,8 @@ class _Asker:
         self.pending: dict[str, Task] = {}
         self.asked = 1 + max((trial["asked"] for trial in journal.trials.values()), default=-1)
 
-    def _open(self, sampler: str, first: int) -> str | None:
-        names = (f"{sampler}-{i:03d}" for i in range(first, self.study.evaluations))
+    def _open(self, sampler: str) -> str | None:
+        names = _ids(self.study, sampler)
         return next((name for name in names if name not in self.journal.trials and name not in self.pending), None)
 
     def _task(self, name: str, point: Mapping[str, Any], known: int) -> Task:
@@ -197,15 +226,15 @@ class _Asker:
 
     def sobol(self) -> Task | None:
         """The next Sobol point; it waits for nothing."""
-        if name := self._open(SOBOL, 0):
+        if name := self._open(SOBOL):
             told = sum(name.startswith(SOBOL) for name in self.journal.trials)
             return self._task(name, self.study.sobol[int(name[-3:])], told)
         return None
 
     def gp(self, *, waiting: bool) -> Task | None:
         """The Gaussian process's next; while others of its are under way only if it need not wait for them."""
-        shared = [f"{SOBOL}-{i:03d}" for i in range(self.study.shared)]
-        if not all(name in self.journal.trials for name in shared) or not (name := self._open(GP, self.study.shared)):
+        shared = _ids(self.study, SOBOL)[: self.study.shared]
+        if not all(name in self.journal.trials for name in shared) or not (name := self._open(GP)):
             return None
         pending = [task.point for task in self.pending.values() if task.id.startswith(GP)]
         if pending and waiting:
@@ -244,22 +273,28 @@ class Journal:
         self.header: dict[str, Any] | None = None
         self.trials: dict[str, dict[str, Any]] = {}
         try:
-            text = path.read_text("utf-8")
+            text = path.read_bytes()
         except FileNotFoundError:
-            text = ""
-        except (OSError, UnicodeDecodeError) as error:
-            raise StoreError(f"{path} cannot be read: {error}") from error
-        whole, _, torn = text.rpartition("\n")
-        self._length = len(text.encode()) - len(torn.encode())
-        for number, line in enumerate(whole.split("\n") if whole else [], 1):
+            text = b""
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror or error}") from error
+        whole, end, _ = text.rpartition(b"\n")
+        self._whole, self._size = len(whole) + len(end), len(text)
+        for number, line in enumerate(whole.split(b"\n") if end else [], 1):
             try:
-                entry = json.loads(line)
+                entry = json.loads(line.decode())
+                for name, kind in (_HEADER if number == 1 else _TRIAL).items():
+                    if not isinstance(entry[name], kind):
+                        raise TypeError(f"its {name!r} is no {kind.__name__}")
                 if number == 1:
-                    self.header = {"study": entry["study"], **entry}
+                    self.header = entry
+                elif entry["id"] in self.trials or entry["state"] not in STATES:
+                    raise ValueError("its id stands on an earlier line, or its state is none")
                 else:
-                    self.trials[entry["id"]] = {key: entry[key] for key in ("point", "state", "told", "asked")} | entry
+                    self.trials[entry["id"]] = entry
             except (ValueError, KeyError, TypeError) as error:
-                raise StoreError(f"{path}, line {number} is no trial: {error!r}; mend it or remove it") from error
+                what = "a trial" if number > 1 else "the head of a journal"
+                raise StoreError(f"{path}, line {number} is not {what}: {error!r}; mend it or remove it") from error
 
     def start(self, header: Mapping[str, Any]) -> None:
         """Write the first line."""
@@ -268,19 +303,21 @@ class Journal:
 
     def add(self, trial: Mapping[str, Any]) -> None:
         """Append a trial, and see it written before anything else is done."""
-        self.trials[trial["id"]] = dict(trial)
         self._append(trial)
+        self.trials[trial["id"]] = dict(trial)
 
     def _append(self, entry: Mapping[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n"
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("ab") as file:
-                file.truncate(self._length)  # what a killed process left unfinished goes
+                if file.tell() != self._size:
+                    raise StoreError(f"{self.path} is not as it was read; something else wrote to it, or removed it")
+                file.truncate(self._whole)  # what a killed process left unfinished goes
                 file.write(line.encode())
                 file.flush()
                 os.fsync(file.fileno())
-                self._length = file.tell()
+                self._whole = self._size = file.tell()
         except OSError as error:
             raise StoreError(f"{self.path} cannot be written: {error.strerror or error}") from error
 
@@ -288,15 +325,18 @@ class Journal:
         """Replace the file, in one step, by one whose trials stand in the order of their ids."""
         lines = [self.header, *(self.trials[name] for name in sorted(self.trials))]
         text = "".join(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n" for line in lines)
-        if text.encode() != self.path.read_bytes():
-            write(self.path, text)
-        self._length = len(text.encode())
+        try:
+            if text.encode() != self.path.read_bytes():
+                write(self.path, text)
+        except OSError as error:
+            raise StoreError(f"{self.path} cannot be written: {error.strerror or error}") from error
+        self._whole = self._size = len(text.encode())
 
 
-def _header(study: Study) -> dict[str, Any]:
+def _header(study: Study, origin: Mapping[str, Any]) -> dict[str, Any]:
     """What a journal begins with: the plan of the study, and what the code does at its first point."""
     made = fingerprint(study.at(study.sobol[0]))
-    return {"study": study.name, "plan": _plain(study.plan), "fingerprint": made, **provenance()}
+    return {"study": study.name, "plan": _plain(study.plan), "fingerprint": made, **origin}
 
 
 def _plain(value: Any) -> Any:
@@ -313,19 +353,57 @@ def _differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
         yield f"{where} ({old!r} on file, now {new!r})"
 
 
-def _refuse_another(study: Study, journal: Journal) -> None:
-    """Raise unless a journal is of this study and, if there is something left to do, of this code."""
-    if (header := journal.header) is None:
+def _opened(study: Study, data: Path) -> Journal:
+    """The journal of a study.
+
+    Raises:
+        StoreError: it cannot be read, or is of another plan.
+    """
+    journal = Journal(journal_path(study, data))
+    apart = list(_differences(journal.header["plan"], _plain(study.plan))) if journal.header else []
+    known = {**dict.fromkeys(_ids(study, GP)), **dict(zip(_ids(study, SOBOL), study.sobol, strict=True))}
+    for name, trial in journal.trials.items() if not apart else ():
+        if name not in known or {*trial["point"]} != {axis.name for axis in study.space}:
+            apart.append(f"a trial {name!r} at {trial['point']!r}, which it does not have")
+        elif (point := known[name]) and not all(_equal(value, trial["point"][at]) for at, value in point.items()):
+            apart.append(f"{name} at {trial['point']!r}, which is now at {point!r}, by another SciPy perhaps")
+    if apart:
+        what = f"another plan: {'; '.join(apart[:3])}"
+        raise StoreError(f"{study.name} is on file with {what}. Give the study another name, or remove {journal.path}")
+    return journal
+
+
+def _equal(old: Any, new: Any) -> bool:
+    """Whether two hyperparameters are the same, but for the last digits, which another machine may round otherwise."""
+    return math.isclose(old, new, rel_tol=1e-9) if isinstance(old, float) and isinstance(new, float) else old == new
+
+
+def _refuse_other_code(study: Study, journal: Journal) -> None:
+    """Raise if there is something left to do of a journal that other code has begun."""
+    if journal.header is None or len(journal.trials) == study.total:
         return
-    if apart := list(_differences(header["plan"], _plain(study.plan))):
-        what = f"another plan: {'; '.join(apart)}"
-    elif len(journal.trials) < study.total and (apart := compare(*(
-        {"setting": {}, **made} for made in (header["fingerprint"], fingerprint(study.at(study.sobol[0])))
-    ))):  # fmt: skip
+    now = fingerprint(study.at(study.sobol[0]))
+    if apart := compare(*({"setting": {}, **made} for made in (journal.header["fingerprint"], now))):
         what = f"other code, whose first steps differ: {'; '.join(apart[:3])}"
-    else:
-        return
-    raise StoreError(f"{study.name} is on file with {what}. Give the study another name, or remove {journal.path}")
+        raise StoreError(f"{study.name} is on file with {what}. Give the study another name, or remove {journal.path}")
+
+
+def fingerprints_of_studies(data: Path = DATA) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What journals on file say the code did, each by the name of its study, with the setting: a line such as
+    :func:`~bioplaus_lite.runs.fingerprints.on_file` has; and what is wrong with journals that cannot be read."""
+    lines: dict[str, dict[str, Any]] = {}
+    broken = []
+    for path in sorted((data / "searches").glob("*/*.jsonl")):
+        try:
+            if head := Journal(path).header:  # none, if a process was killed in its first line
+                study = Study.of_plan(head["study"], head["plan"])
+                setting = setting_of(study.at(study.sobol[0]))
+                lines[study.name] = {**head["fingerprint"], "id": study.name, "setting": setting}
+        except StoreError as error:
+            broken.append(str(error))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            broken.append(f"{path}, line 1 has no plan of a study: {error!r}")
+    return lines, broken
 
 
 # ------------------------------------------------------------------------------------------------------ the search
@@ -349,31 +427,33 @@ def run_studies(
         studies: of :func:`~bioplaus_lite.runs.spaces.read_studies`.
         compute: :func:`here`, or what :func:`on_workers` made.
         data: the folder of the records.
-        say: where a line about each study goes when it is done.
+        say: where a line goes about each study that is done, and each trial that failed.
 
     Returns:
         How many trials were computed.
 
     Raises:
-        StoreError: another process is at work on one of them, a journal is of another plan or of other code, or it
-            cannot be read or written. Nothing was computed in the first three cases.
+        DataError: the data are not at hand.
+        StoreError: the packages of a search are not at hand, another process is at work on one of the groups, a journal
+            is of another plan or of other code, or it cannot be read or written. Nothing is computed then, unless it is
+            a write that fails, or a cluster that goes away.
     """
+    if lacking := [name for name in ("optuna", "sklearn") if find_spec(name) is None]:
+        raise StoreError(f"a search needs {' and '.join(lacking)}; run: make setup")
+    origin = provenance()  # of the code that is loaded, whatever becomes of its files while it runs
     with ExitStack() as stack:
         for group in sorted({study.group for study in studies}):
             folder = data / "searches" / group
-            try:
+            with saying(folder):
                 stack.enter_context(locked(folder, wait=False))
-            except BlockingIOError as error:
-                raise StoreError(f"another search is at work in {folder}; wait for it") from error
-            except OSError as error:
-                raise StoreError(f"cannot write to {folder}: {error.strerror or error}") from error
-        askers = [_Asker(study, Journal(journal_path(study, data))) for study in studies]
+                make_ready(folder)
+        askers = [_Asker(study, _opened(study, data)) for study in {one.name: one for one in studies}.values()]
         for asker in askers:
-            _refuse_another(asker.study, asker.journal)
-        return _run(askers, compute, say)
+            _refuse_other_code(asker.study, asker.journal)
+        return _run(askers, compute, origin, say)
 
 
-def _run(askers: Sequence[_Asker], compute: Computing, say: Callable[[str], None]) -> int:
+def _run(askers: Sequence[_Asker], compute: Computing, origin: Mapping[str, Any], say: Callable[[str], None]) -> int:
     by_name = {asker.study.name: asker for asker in askers}
 
     def ask() -> Task | None:
@@ -384,23 +464,26 @@ def _run(askers: Sequence[_Asker], compute: Computing, say: Callable[[str], None
 
     def _begun(asker: _Asker, task: Task) -> Task:
         if asker.journal.header is None:
-            asker.journal.start(_header(asker.study))
+            asker.journal.start(_header(asker.study, origin))
         return task
 
     done = 0
     total = sum(asker.study.total for asker in askers)
-    with tqdm(total=total, initial=sum(len(a.journal.trials) for a in askers), unit="trial", disable=None) as bar:
+    bar = tqdm(total=total, initial=sum(len(a.journal.trials) for a in askers), unit="trial", disable=None)
+    with bar, closing(compute(ask)) as ended:
         for asker in askers:
             _close(asker, say)
-        for task, result in compute(ask):
+        for task, result in ended:
             asker = by_name[task.study.name]
             del asker.pending[task.id]
             told = 1 + max((trial["told"] for trial in asker.journal.trials.values()), default=-1)
             asker.journal.add(
                 {"id": task.id, "point": task.point, **result, "asked": task.asked, "known": task.known, "told": told,
-                 "commit": provenance()["commit"], "date": datetime.now(UTC).date().isoformat()}
+                 "commit": origin["commit"], "date": datetime.now(UTC).date().isoformat()}
             )  # fmt: skip
             done += 1
+            if result["state"] == "failed":
+                say(f"{task.study.name}: {task.id} failed: {result['why']}")
             bar.update()
             bar.set_postfix_str(f"{asker.study.name}: best {100 * _best(asker):.1f} %")
             _close(asker, say)
@@ -433,11 +516,9 @@ def load_trials(studies: Iterable[Study], data: Path = DATA) -> pd.DataFrame:
     """
     rows = []
     for study in studies:
-        journal = Journal(journal_path(study, data))
+        journal = _opened(study, data)
         if journal.header is None:
             raise StoreError(f"{study.name} is not on file: {journal.path}")
-        if journal.header["plan"] != _plain(study.plan):
-            raise StoreError(f"{study.name} is on file with another plan: {journal.path}")
         for name, trial in journal.trials.items():
             sampler, _, number = name.partition("-")
             rows.append({

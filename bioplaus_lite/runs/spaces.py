@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ STUDIES = TRAININGS / "searches.toml"
 
 _AXIS_KEYS = ("at", "low", "high", "log", "whole", "choices", "as", "of")
 _KINDS = ("value", "length", "each")
+_MOST = 1000  # points of a sampler: their ids have three digits
+_LARGEST_SEED = 2**16 - 1  # so that every point a Gaussian process is asked for has a seed of its own
 _PLAN = ("folds", "examples", "evaluations", "shared")
 _OWN = tuple(
     name for name in DEFAULTS if name not in ("dataset", "validation", "examples", "every", "marks", "purpose")
@@ -66,7 +69,7 @@ class Axis:
         # A whole number n stands for the stretch from n - 1/2 to n + 1/2, so that the ends have a full share.
         low, high = (self.low - 0.5, self.high + 0.5) if self.whole else (self.low, self.high)
         value = low * (high / low) ** u if self.log else low + u * (high - low)
-        return min(max(round(value), int(self.low)), int(self.high)) if self.whole else value
+        return min(max(round(value) if self.whole else value, self.low), self.high)  # whole numbers have whole ends
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +120,24 @@ class Study:
         numbers = {name: getattr(self, name) for name in (*_PLAN, "seed")}
         return {"settings": copy.deepcopy(dict(self.settings)), "space": space, **numbers}
 
+    @classmethod
+    def of_plan(cls, name: str, plan: Mapping[str, Any]) -> Study:
+        """The study whose plan this is, as it came back from JSON; its title is its name.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is no plan.
+        """
+        group, _, rest = name.partition("/")
+        dataset = plan["settings"]["dataset"]
+        space = tuple(
+            Axis(axis, given["at"], choices=tuple(given.get("choices", ())), kind=given["as"], of=given["of"], **{
+                key: given[key] for key in ("low", "high", "log", "whole") if key in given
+            })
+            for axis, given in plan["space"].items()
+        )  # fmt: skip
+        numbers = {key: plan[key] for key in (*_PLAN, "seed")}
+        return cls(group, rest.removesuffix(f"-{dataset}"), dataset, name, plan["settings"], space, **numbers)
+
     @cached_property
     def sobol(self) -> list[dict[str, Any]]:
         """The points of Sobol's sequence, scrambled by the seed: ``evaluations`` of them."""
@@ -154,7 +175,11 @@ class Study:
 def _put(settings: dict[str, Any], where: str, value: Any) -> None:
     *path, last = where.split(".")
     for part in path:
-        settings = settings.setdefault(part, {})
+        table = settings.get(part)
+        table = settings[part] = {} if table is None else table
+        if not isinstance(table, dict):
+            raise ValueError(f"space: {where!r} is no place in the settings, where {part} is {table!r} and no table")
+        settings = table
     settings[last] = value
 
 
@@ -194,9 +219,14 @@ def read_studies(path: Path = STUDIES, *, build: bool = True) -> dict[str, Study
             for key in _table("", table):
                 checks.one_of("key", key, _GROUP_KEYS)
             if "like" in table:
-                others = [name for name, other in tables.items() if name != group and "like" not in other]
+                others = [name for name, other in tables.items() if isinstance(other, dict) and "like" not in other]
                 table = {**tables[checks.one_of("group in like", table["like"], others)], **table}
-            for dataset in table.get("datasets", []) or [None]:
+            for key in ("title", "about"):
+                _words(key, table.get(key, key))
+            datasets = table.get("datasets")
+            if not isinstance(datasets, list) or not datasets or len({*map(repr, datasets)}) < len(datasets):
+                raise ValueError(f"datasets must be a list of different names, not {datasets!r}")
+            for dataset in datasets:
                 for model, own in _table("models", table.get("models")).items():
                     where = f"{path}: {group}.models.{model}"
                     study = _study(group, table, model, _table("", own), dataset)
@@ -222,28 +252,37 @@ def _study(group: str, table: Mapping[str, Any], model: str, own: Mapping[str, A
         if not NAME.fullmatch(name):
             raise ValueError(f"a name has lower-case letters, digits, - and _, not {name!r}")
     checks.one_of("dataset", dataset, SETS)
-    plan = {name: table.get(name) for name in _PLAN}
-    checks.whole("folds", plan["folds"], 2)
-    checks.whole("evaluations", plan["evaluations"], 2)
-    checks.whole("shared", plan["shared"], 1, plan["evaluations"])
-    if plan["examples"] is not None:
-        checks.whole("examples", plan["examples"])
     settings = {name: value for name, value in {**table, **own}.items() if name in _OWN}
     settings = {**DEFAULTS, "seed": 0, **settings, "dataset": dataset, "validation": {"size": 0, "seed": 0}}
+    if missing := [name for name in ("rule", "network", "optimizer", "epochs") if settings[name] is None]:
+        raise ValueError(f"{', '.join(missing)} must be given, here or for the whole group")
+    checks.one_of("subset", settings["subset"], SETS[dataset].expected)
+    checks.whole("seed", settings["seed"], 0, _LARGEST_SEED)
+    plan: dict[str, Any] = {name: table.get(name) for name in _PLAN}
+    images, classes = SETS[dataset].expected[settings["subset"]].n_train, len(SETS[dataset].classes)
+    checks.whole("folds", plan["folds"], 2, images // classes)
+    checks.whole("evaluations", plan["evaluations"], 2, _MOST)
+    checks.whole("shared", plan["shared"], 1, plan["evaluations"])
+    if plan["examples"] is not None:
+        checks.whole("examples", plan["examples"], plan["folds"] * classes, images)
     axes = tuple(_axis(name, given) for name, given in _table("space", own.get("space")).items())
     by_name = {axis.name: axis for axis in axes}
     for axis in axes:
         checks.one_of(f"space.{axis.name}: the first part of at", axis.at.split(".")[0], _OWN)
         if axis.of and (axis.of == axis.name or axis.of not in by_name or by_name[axis.of].choices):
             raise ValueError(f"space.{axis.name}: of must name another axis with a range, not {axis.of!r}")
-    for where in {axis.at for axis in axes}:
+        if axis.of and by_name[axis.of].of:
+            raise ValueError(f"space.{axis.name}: of must name an axis that multiplies no other, not {axis.of!r}")
+    for where in dict.fromkeys(axis.at for axis in axes):
+        if inside := [axis.at for axis in axes if axis.at.startswith(f"{where}.")]:
+            raise ValueError(f"space: {inside[0]!r} is a part of {where!r}; only one of them can be an axis")
         kinds = sorted(axis.kind for axis in axes if axis.at == where)
         if kinds not in (["value"], ["each", "length"]):
             raise ValueError(f"space: {where!r} must have one axis, or one as length and one as each, not {kinds}")
     if len(axes) > qmc.Sobol.MAXDIM:
         raise ValueError(f"space: at most {qmc.Sobol.MAXDIM} axes are possible, not {len(axes)}")
-    title = str(own.get("title", model))
-    return Study(group, model, dataset, title, settings, axes, **plan, seed=settings["seed"])  # type: ignore[arg-type]
+    title = _words("title", own.get("title", model))
+    return Study(group, model, dataset, title, settings, axes, **plan, seed=settings["seed"])
 
 
 def _axis(name: str, given: Any) -> Axis:
@@ -253,13 +292,18 @@ def _axis(name: str, given: Any) -> Axis:
     if not isinstance(given.get("at"), str) or not all(given["at"].split(".")):
         raise ValueError(f"{where}: at must be a place in the settings such as 'optimizer.lr', not {given.get('at')!r}")
     kind = checks.one_of(f"{where}: as", given.get("as", "value"), _KINDS)
-    of = given.get("of", "")
+    of = _words(f"{where}: of", given["of"]) if "of" in given else ""
     if "choices" in given:
         if rest := [key for key in ("low", "high", "log", "whole", "of") if key in given]:
             raise ValueError(f"{where}: choices are no range; leave {', '.join(rest)} out")
         choices = given["choices"]
-        if not isinstance(choices, list) or len(choices) < 2 or len({repr(c) for c in choices}) < len(choices):
-            raise ValueError(f"{where}: choices must be a list of two or more that differ, not {choices!r}")
+        if not isinstance(choices, list) or len(choices) < 2:
+            raise ValueError(f"{where}: choices must be a list of two or more, not {choices!r}")
+        for choice in choices:
+            if not isinstance(choice, bool | int | float | str) or choice in (math.inf, -math.inf) or choice != choice:
+                raise ValueError(f"{where}: a choice must be a finite number, a word, true or false, not {choice!r}")
+        if equal := [pair for pair in combinations(choices, 2) if pair[0] == pair[1]]:  # 1, 1.0 and true among them
+            raise ValueError(f"{where}: choices must differ, and {equal[0][0]!r} is {equal[0][1]!r}")
         return Axis(name, given["at"], choices=tuple(choices), kind=kind)
     log, whole = (checks.flag(f"{where}: {key}", given.get(key, False)) for key in ("log", "whole"))
     low, high = (_end(f"{where}: {key}", given.get(key), whole) for key in ("low", "high"))
@@ -270,6 +314,12 @@ def _axis(name: str, given: Any) -> Axis:
     if kind == "length" and (not whole or low < 1):
         raise ValueError(f"{where}: a length must be whole, and at least 1")
     return Axis(name, given["at"], low, high, log, whole, kind=kind, of=of)
+
+
+def _words(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} must be words, not {value!r}")
+    return value
 
 
 def _end(name: str, value: Any, whole: bool) -> float:
