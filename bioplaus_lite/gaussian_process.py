@@ -3,7 +3,7 @@
 The kernel is Matérn's with 5/2 (Rasmussen & Williams 2006, eq. 4.17), as in Optuna's ``GPSampler``:
 k(r) = a² (1 + √5 r/l + 5 r²/(3 l²)) exp(−√5 r/l), with the distance r, the length scale l (``length``, in units of x)
 and the amplitude a. ``amplitude`` and ``noise`` are standard deviations in units of y: of f before any value is known,
-and of a value around f. The mean before is 0, so take a mean from y first. ``gaussian_process.js`` is its twin for pages.
+and of a value around f. The mean before is 0, so take a mean from y first. On pages ``gaussian_process.js`` does this.
 """
 
 from __future__ import annotations

@@ -81,26 +81,28 @@ function render({ model, el }) {
     const { mean, variance } = at(x[next]);
     const reach = mean + 2 * Math.sqrt(variance);
     const [m, r] = [inY(mean), inY(reach)];
-    if (mean >= y[best]) return `It exploits: the mean there, ${m}, is above the best.`;
     if (reach < y[best]) return `Little is left to gain: even the top of the band there, ${r}, is below the best.`;
-    const far = inX(Math.min(...seen.map((i) => Math.abs(x[i] - x[next]))));
-    if (variance > spec.amplitude ** 2 / 4) {
+    if (variance > spec.amplitude ** 2 / 2) { // more than half of the first variance is left
+      const far = inX(Math.min(...seen.map((i) => Math.abs(x[i] - x[next]))));
       return `It explores: far from all points, ${far} from the nearest, and the band there reaches up to ${r}.`;
     }
-    return `Some of both: the mean there, ${m}, is below the best, but the band reaches up to ${r}.`;
+    // The expectation is gain Φ(z) + σ φ(z): from z = 0.5 on, more of it comes from the mean than from the width.
+    if (mean - y[best] > 0.5 * Math.sqrt(variance)) return `It exploits: the mean there, ${m}, is well above the best.`;
+    const where = mean < y[best] ? "below the best, but" : "not far above the best, and";
+    return `Some of both: the mean there, ${m}, is ${where} the band reaches up to ${r}.`;
   }
-  const told = (best, odds, next) => `Best so far: ${best}. Log marginal likelihood of length scale and noise: ${odds}. ${
-    next}`;
+  const told = (best, odds, next) => (
+    `Best so far: ${best}. Log marginal likelihood of length scale and noise: ${odds}. ${next}`);
   function text() {
     const { seen, best, next, odds } = now;
     if (best === null) {
       return `Before any evaluation the process expects ${inY(spec.mean)}, give or take ${inY(2 * spec.amplitude)}, `
         + `everywhere. No place promises more than another: the rule begins with a Sobol point, ${inX(x[next])}.`;
     }
-    const end = `The budget is spent. ${y[top] > y[best] ? `The highest of all ${x.length} is ${inY(y[top])} at ${inX(x[top])}.`
-      : `No place of all ${x.length} is higher.`}`;
-    return told(`${inY(y[best])} at ${inX(x[best])}`, fixed(odds, 1), seen.length === budget ? end
-      : `Next the rule would try ${inX(x[next])}. ${reason(now)}`);
+    const missed = y[top] > y[best] ? `The highest of all ${x.length} is ${inY(y[top])} at ${inX(x[top])}.`
+      : `No place of all ${x.length} is higher.`;
+    return told(`${inY(y[best])} at ${inX(x[best])}`, fixed(odds, 1), seen.length === budget
+      ? `The budget is spent. ${missed}` : `Next the rule would try ${inX(x[next])}. ${reason(now)}`);
   }
   const [wideX, wideY] = [inX(-Math.max(...x.map(Math.abs))), inY(-Math.max(...ylim.map(Math.abs)))];
   const longest = told(`${wideY} at ${wideX}`, "−000.0", `Next the rule would try ${wideX}. It explores: far from all `
@@ -116,11 +118,13 @@ function render({ model, el }) {
   const controls = stepControls({ model: steps, labels, texts, stepName: "Step", seconds: 1.5, extra: [sobol, again] });
   const [back, ahead] = ["prev", "next"].map((name) => controls.element.querySelector(`.bp-${name}`));
   back.lastChild.textContent = "Take back";
-  ahead.firstChild.textContent = "Try what the rule proposes";
+  ahead.firstChild.textContent = "Try the proposal";
 
   const field = (name, ...parts) => html("label", { class: "bp-field" }, html("span", {}, name), ...parts);
   const range = (name, values) => {
-    const input = control(html("input", { type: "range", class: `bp-range bp-${name}`, min: 0, max: values.length - 1 }));
+    const input = control(html("input", {
+      type: "range", class: `bp-range bp-${name}`, min: 0, max: values.length - 1,
+    }));
     const shown = html("span", { class: "bp-shown", "aria-hidden": "true" });
     input.addEventListener("input", () => set({ [name]: values[Number(input.value)] }), { signal: life.signal });
     const update = (value) => { // between two positions the nearest, in factors
@@ -137,7 +141,8 @@ function render({ model, el }) {
   fit.title = "Find the length scale and the noise with the largest marginal likelihood";
   const reveal = control(html("input", { type: "checkbox", class: "bp-check bp-reveal" }));
   const settings = html("div", { class: "bp-choice" },
-    field("length scale", lengthRange.input, lengthRange.shown), field("noise", noiseRange.input, noiseRange.shown), fit,
+    field("length scale", lengthRange.input, lengthRange.shown),
+    field("noise", noiseRange.input, noiseRange.shown), fit,
     html("label", { class: "bp-field" }, reveal, html("span", {}, "show what the search cannot see")));
 
   // --- drawing
@@ -163,17 +168,21 @@ function render({ model, el }) {
     const mean = path(data, "bp-curve bp-s0");
     const promise = path(page.root, "bp-promise");
     const height = path(page.root, "bp-curve bp-s1");
-    const line = page.add("line", { class: "bp-next-line" });
+    const line = path(page.root, "bp-next-line");
     const square = page.add("rect", { width: 9, height: 9, class: "bp-next-mark" });
     const points = page.add("g");
-    const pointer = page.add("line", { y1: box.top, y2: low.bottom, class: "bp-cursor" });
+    const pointer = path(page.root, "bp-cursor");
+    /** An upright line through both plots, from y on; not through the words between them. */
+    const upright = (px, y) => trace([[px, Math.min(y, box.bottom)], [px, box.bottom]])
+      + trace([[px, low.top], [px, low.bottom]]);
     const [nextLabel] = page.write("", 0, low.top + 12, "bp-tick bp-value bp-halo");
     const [pointerLabel] = page.write("", 0, box.top + 13, "bp-label bp-value bp-halo");
-    const places = Array.from({ length: 201 }, (_, k) => xlim[0] + ((xlim[1] - xlim[0]) * k) / 200);
+    const places = Array.from({ length: 401 }, (_, k) => xlim[0] + ((xlim[1] - xlim[0]) * k) / 400);
     const inside = (v) => clamp(v, ylim[0] - span, ylim[1] + span);
-    const beside = (words, px, content) => {
-      const wide = page.measure(content, LABEL) + 8 > box.right - px;
-      assign(words, { x: px + (wide ? -7 : 7), "text-anchor": wide ? "end" : "start" }).textContent = content;
+    const beside = (words, px, content) => { // right of the line if there is room, and inside the plot in any case
+      const wide = page.measure(content, LABEL) + 7;
+      const left = px + wide > box.right ? px - wide : px + 7;
+      assign(words, { x: clamp(left, box.left + 3, Math.max(box.left + 3, box.right - wide)) }).textContent = content;
     };
 
     function update() {
@@ -196,7 +205,7 @@ function render({ model, el }) {
       const rest = next === null || spent();
       const px = rest ? null : X(x[next]);
       const py = rest ? null : Y(inside(at(x[next]).mean));
-      assign(line, { x1: px, x2: px, y1: py, y2: rest ? null : low.bottom, visibility: rest && "hidden" });
+      assign(line, { d: rest ? null : upright(px, py) });
       assign(square, { x: px - 4.5, y: py - 4.5, visibility: rest && "hidden" });
       const size = promised >= 0.01 ? fixed(promised, clamp(1 - Math.floor(Math.log10(promised)), 0, 3))
         : fixed(promised, 6);
@@ -208,7 +217,7 @@ function render({ model, el }) {
       if (best !== null) group.add("circle", { cx: X(x[best]), cy: Y(y[best]), r: 9, class: "bp-ring" });
       const shown = cursor !== null && !spent();
       const cx = shown ? X(x[cursor]) : null;
-      assign(pointer, { x1: cx, x2: cx, visibility: !shown && "hidden" });
+      assign(pointer, { d: shown ? upright(cx, box.top) : null });
       beside(pointerLabel, cx ?? 0, shown ? pointed() : "");
     }
     function describe() {
@@ -268,9 +277,9 @@ function render({ model, el }) {
 
   // --- what the reader does
 
-  /** The place that is not tried yet and nearest to a place, or from index i on in one direction. */
-  const nearest = (place) => now.left.reduce((near, i) => (Math.abs(x[i] - place) < Math.abs(x[near] - place) ? i : near),
-    now.left[0] ?? null);
+  /** The nearest place that is not tried yet. */
+  const nearest = (place) => now.left.reduce((near, i) => (
+    Math.abs(x[i] - place) < Math.abs(x[near] - place) ? i : near), now.left[0] ?? null);
   const under = (event) => {
     const area = pick.getBoundingClientRect();
     const share = (event.clientX - area.left) / area.width;
@@ -311,8 +320,10 @@ function render({ model, el }) {
     if (event.altKey || event.ctrlKey || event.metaKey || !able(pick)) return;
     const { left } = now;
     const k = left.indexOf(cursor ?? now.next);
-    const to = { ArrowLeft: k - 1, ArrowDown: k - 1, ArrowRight: k + 1, ArrowUp: k + 1, PageDown: k - 10, PageUp: k + 10,
-      Home: 0, End: left.length - 1 }[event.key];
+    const to = {
+      ArrowLeft: k - 1, ArrowDown: k - 1, ArrowRight: k + 1, ArrowUp: k + 1, PageDown: k - 10, PageUp: k + 10, Home: 0,
+      End: left.length - 1,
+    }[event.key];
     if (to !== undefined) point(left[clamp(to, 0, left.length - 1)]);
     else if (event.key === "Enter" || event.key === " ") add(left[k], "you");
     else return;
@@ -336,8 +347,8 @@ function render({ model, el }) {
     assign(fit, { "aria-disabled": n < 2 && "true" });
     hiddenEntry.hidden = !open;
     const operations = (m) => fixed(Math.round(m ** 3 / 3), 0);
-    cost.textContent = `Cost of one fit to n = ${n} points: n³/3 ≈ ${operations(n)} multiplications and additions; to ten `
-      + `times as many, ${operations(10 * n)}.`;
+    cost.textContent = n ? `Cost of one fit to n = ${n} points: n³/3 ≈ ${operations(n)} multiplications and additions; `
+      + `to ten times as many, ${operations(10 * n)}.` : "Nothing to fit yet.";
     showPick();
     panel.update(n);
   }

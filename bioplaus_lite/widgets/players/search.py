@@ -1,4 +1,4 @@
-"""A search on a line, one evaluation a step: a Gaussian process, expected improvement, and a reader who may know better."""
+"""A search on a line, one evaluation a step: a Gaussian process, its proposals, and a reader who may know better."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ WHO = ("rule", "Sobol", "you")  # who picked a point
 
 
 class SearchStepper(PageWidget):
-    """Search the highest of a few recorded values, one evaluation a step, with a Gaussian process that says what it knows.
+    """Search the highest of a few recorded values, one evaluation a step, and see what a Gaussian process makes of it.
 
     The process (:mod:`bioplaus_lite.gaussian_process`, computed on the page) has Matérn's kernel with 5/2. Its mean and
     amplitude before any evaluation are fixed: the middle of ``ylim``, and a quarter of its width, so that two standard
     deviations fill the axis. The reader sets length scale and noise, or fits them: the pair of sliders with the largest
     marginal likelihood. Each next point is the rule's, where the expected improvement is largest, or that of a Sobol
-    sequence, or the reader's own. Only recorded places can be tried, each of them once, and the noise is what the process
-    assumes: none is added. Unlike Optuna's ``GPSampler`` it neither standardises the values nor fits anew by itself.
+    sequence, or the reader's own. Only recorded places can be tried, each of them once, and the noise is what the
+    process assumes: none is added. Optuna's ``GPSampler`` has the same kernel and rule, but standardises the values and
+    fits all scales, the amplitude too, before each proposal.
 
     In JupyterLab :attr:`tried`, :attr:`length` and :attr:`noise` are shared with the kernel.
 
@@ -42,8 +43,8 @@ class SearchStepper(PageWidget):
         title: name of the widget.
 
     Raises:
-        ValueError: ``x`` does not increase, there are not as many values as places, something is not finite, or a number
-            or text is out of range.
+        ValueError: ``x`` does not increase, there are not as many values as places, something is not finite, or a
+            number or text is out of range.
         traitlets.TraitError: a trait is later set to what cannot be.
 
     Example:
@@ -55,7 +56,9 @@ class SearchStepper(PageWidget):
     _css = "\n".join((_FOLDER / name).read_text("utf-8") for name in ("widgets.css", "search.css"))
     _page_traits: ClassVar[tuple[str, ...]] = ("tried", "length", "noise", "spec")
 
-    tried = traitlets.List(help="what was tried, in order: [index, who], who of 'rule', 'Sobol', 'you'").tag(sync=True)
+    tried: traitlets.List = traitlets.List(
+        help="what was tried, in order: [index, who], who of 'rule', 'Sobol', 'you'"
+    ).tag(sync=True)
     length = traitlets.Float(help="length scale, in units of x").tag(sync=True)
     noise = traitlets.Float(help="standard deviation that a value is thought to have, in units of y").tag(sync=True)
     spec = traitlets.Dict(help="all else that the page draws; fixed when the widget is made").tag(sync=True)
@@ -126,8 +129,9 @@ class SearchStepper(PageWidget):
         best = int(np.argmax(y))
         rows = "".join(f"<li>{x[i]:.3g}: {y[i]:.4g}</li>" for i, _ in self.tried)
         return (
-            f"<p><strong>{html.escape(self.spec['title'])}</strong>. {html.escape(self.spec['ylabel'])} was measured at "
-            f"{len(x)} places from {x[0]:.3g} to {x[-1]:.3g} ({name}). The highest is {y[best]:.4g}, at {x[best]:.3g}. "
+            f"<p><strong>{html.escape(self.spec['title'])}</strong>. {html.escape(self.spec['ylabel'])} was measured "
+            f"at {len(x)} places from {x[0]:.3g} to {x[-1]:.3g} ({name}). The highest is {y[best]:.4g}, "
+            f"at {x[best]:.3g}. "
             f"Tried first:</p><ol>{rows}</ol>"
         )
 
