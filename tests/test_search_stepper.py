@@ -351,6 +351,29 @@ def test_a_kernel_and_the_page_share_the_search(show):  # noqa: F811
 
 
 @pytest.mark.browser
+def test_play_lets_the_rule_search_until_the_reader_takes_over(show):  # noqa: F811
+    page = show(stepper())
+    page.locator(".bp-play").click()
+    page.wait_for_function("() => Number(document.querySelector('.bp-slider').value) > 4")
+    page.locator(".bp-sobol").click()
+    stopped = words(page)
+    page.wait_for_timeout(2000)
+    assert words(page) == stopped and page.locator(".bp-play").text_content() == "Play"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [360, 800])
+def test_the_plot_stays_where_it_is(show, width: int):  # noqa: F811
+    page = show(stepper(), width=width)
+    page.locator(".bp-slider").press("Home")
+    tops = []
+    for _ in range(16):
+        tops.append(page.locator(".bp-drawing").bounding_box()["y"])
+        page.locator(".bp-next").click(force=True)
+    assert len(set(tops)) == 1
+
+
+@pytest.mark.browser
 def test_it_keeps_the_contract_of_all_widgets(show):  # noqa: F811
     page = show(stepper())
     page.locator(".bp-reveal").check()
