@@ -39,7 +39,7 @@ def posterior(
 
 
 def log_likelihood(x: ArrayLike, y: ArrayLike, *, length: float, noise: float, amplitude: float = 1.0) -> float:
-    """log p(y | x) of the scales, in nats: −½ yᵀ (K + s²I)⁻¹ y − ½ log |K + s²I| − (n/2) log 2π, their eq. 2.30.
+    """log p(y | x) of the scales, in nats: −½ yᵀ (K + s²I)⁻¹ y − ½ log det(K + s²I) − (n/2) log 2π, their eq. 2.30.
 
     Arguments and errors are those of :func:`posterior`.
     """

@@ -57,7 +57,7 @@ class SearchStepper(PageWidget):
     _page_traits: ClassVar[tuple[str, ...]] = ("tried", "length", "noise", "spec")
 
     tried: traitlets.List = traitlets.List(
-        help="what was tried, in order: [index, who], who of 'rule', 'Sobol', 'you'"
+        help="what was tried, in order, as [index, who] with who of 'rule', 'Sobol', 'you'"
     ).tag(sync=True)
     length = traitlets.Float(help="length scale, in units of x").tag(sync=True)
     noise = traitlets.Float(help="standard deviation that a value is thought to have, in units of y").tag(sync=True)

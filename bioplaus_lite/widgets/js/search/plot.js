@@ -33,8 +33,8 @@ export function searchPlot(spec, words, view) {
 
   /** The frame of the lower plot, below `used` px. */
   function strip(page, { box, X, used }) {
-    const label = page.wrap("expected improvement (dashed: where the rule would look next)", page.width - 4);
-    page.write(label, 0, used + 14, "bp-label");
+    const label = page.wrap("expected improvement (dashed: where the rule would look next)", box.width);
+    page.write(label, box.left, used + 14, "bp-label");
     const top = used + LINE * label.length + 6;
     const bottom = top + STRIP;
     for (const t of ticks(xlim, box.width / 64)) {
