@@ -40,6 +40,13 @@ stepper = PhaseStepper(rules, x, torch.arange(6) % 4, neurons=6)
 stepper""",
     "print('kernel:', stepper.step, stepper.recording, stepper.data['settings']['g_a'])",
 ]
+SEARCH = [
+    """from bioplaus_lite.widgets import SearchStepper
+search = SearchStepper([-3, -2, -1, 0, 1], [12, 55, 80, 93, 10], budget=5, start=1)
+search""",
+    "search.length = 2.0",
+    "print('kernel:', search.tried, search.noise)",
+]
 
 
 def free_port() -> int:
@@ -137,6 +144,27 @@ def test_the_kernel_simulates_again(browser, lab: str):
     page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea").nth(1).click()
     page.keyboard.press("Shift+Enter")
     page.get_by_text(re.compile(r"kernel: \d+ other 0.05")).wait_for()
+    page.context.close()
+
+
+@pytest.mark.parametrize("lab", [SEARCH], indirect=True, ids=["search"])
+def test_the_kernel_sees_what_was_tried(browser, lab: str):
+    page = run_all(browser, lab, len(SEARCH))
+    page.get_by_text("kernel: [[2, 'Sobol']] 1.0").wait_for()
+    widget = page.locator(".jp-Notebook .bp-widget")
+    page.wait_for_function("() => document.querySelector('.bp-length').getAttribute('aria-valuetext') === '2.00'")
+
+    # Keys of the plot are the widget's, not JupyterLab's.
+    widget.locator(".bp-pick").focus()
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Enter")
+    widget.locator(".bp-next").click()
+    widget.locator(".bp-noise").focus()
+    page.keyboard.press("End")
+    page.locator(".jp-Notebook .jp-CodeCell .jp-InputArea").nth(2).click()
+    page.keyboard.press("Shift+Enter")
+    page.get_by_text(re.compile(r"kernel: \[\[2, 'Sobol'\], \[3, 'you'\], \[\d, 'rule'\]\] 20.0")).wait_for()
     page.context.close()
 
 

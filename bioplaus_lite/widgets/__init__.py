@@ -3,8 +3,10 @@
 from .panels import bars, diagram, image, lines, scatter, table, vectors
 from .player import StepPlayer
 from .players.phases import PhaseStepper
+from .players.search import SearchStepper
 from .static import PageWidget
 
 __all__ = [
-    "PageWidget", "PhaseStepper", "StepPlayer", "bars", "diagram", "image", "lines", "scatter", "table", "vectors",
-]
+    "PageWidget", "PhaseStepper", "SearchStepper", "StepPlayer",
+    "bars", "diagram", "image", "lines", "scatter", "table", "vectors",
+]  # fmt: skip
