@@ -35,8 +35,8 @@ from bioplaus_lite.runs.records import DATA, locked, package_digest, provenance,
 from bioplaus_lite.runs.spaces import Study
 
 __all__ = [
-    "Computing", "Journal", "fingerprints_of_studies", "here", "journal_path", "load_trials", "on_workers", "propose",
-    "run_studies",
+    "Computing", "Journal", "Task", "fingerprints_of_studies", "here", "journal_path", "load_trials", "on_workers",
+    "propose", "run_studies",
 ]  # fmt: skip
 
 SOBOL, GP = "sobol", "gp"

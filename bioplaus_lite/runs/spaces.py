@@ -105,12 +105,12 @@ class Study:
 
     @property
     def total(self) -> int:
-        """Trials in all: those of both samplers, the shared ones once."""
+        """The number of trials of both samplers, the shared ones once."""
         return 2 * self.evaluations - self.shared
 
     @property
     def plan(self) -> dict[str, Any]:
-        """Everything that decides what its trials are, as JSON holds it: what two studies of one name must share."""
+        """What two studies of one name must share, all that decides what their trials are; as JSON holds it."""
         space = {
             axis.name: {"at": axis.at, "as": axis.kind, "of": axis.of}
             | ({"choices": list(axis.choices)} if axis.choices else {
@@ -140,7 +140,7 @@ class Study:
 
     @cached_property
     def sobol(self) -> list[dict[str, Any]]:
-        """The points of Sobol's sequence, scrambled by the seed: ``evaluations`` of them."""
+        """So many points of Sobol's sequence as there are ``evaluations``, scrambled by the seed."""
         sequence = qmc.Sobol(len(self.space), scramble=True, rng=self.seed)
         units = sequence.random_base2(math.ceil(math.log2(self.evaluations)))[: self.evaluations]
         return [self.point(u) for u in units]
