@@ -29,7 +29,7 @@ _PLAN = ("folds", "examples", "evaluations", "shared")
 _OWN = tuple(
     name for name in DEFAULTS if name not in ("dataset", "validation", "examples", "every", "marks", "purpose")
 )
-_GROUP_KEYS = ("title", "about", "models", "datasets", *_PLAN, *_OWN)
+_GROUP_KEYS = ("title", "about", "models", "datasets", "like", *_PLAN, *_OWN)
 _MODEL_KEYS = ("title", "space", *_OWN)
 
 
@@ -161,13 +161,18 @@ def _put(settings: dict[str, Any], where: str, value: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ the file
 
 
-def read_studies(path: Path = STUDIES) -> dict[str, Study]:
+def read_studies(path: Path = STUDIES, *, build: bool = True) -> dict[str, Study]:
     """Read a file of studies and check every space of it, down to building the networks at its corners.
 
     The file has one table a group: ``title``, ``about``, ``datasets``, the plan (``folds``, ``examples``,
     ``evaluations`` of each sampler, ``shared`` first points), and settings of a training that hold for all models.
     ``[group.models.NAME]`` has the settings of one, and ``[group.models.NAME.space]`` its axes by name, each a table:
     ``at``, and ``low`` and ``high`` or ``choices``; ``log``, ``whole``, ``as`` and ``of`` as :class:`Axis` has them.
+    A group that is ``like`` another has all that it does not say itself from there.
+
+    Args:
+        path: of the file.
+        build: whether to build those networks, which takes seconds; who only reads trials need not.
 
     Returns:
         The studies by name, ``<group>/<model>-<dataset>``, the models of one data set after those of another.
@@ -186,14 +191,16 @@ def read_studies(path: Path = STUDIES) -> dict[str, Study]:
     for group, table in tables.items():
         where = f"{path}: {group}"
         try:
-            _table("", table)
-            for key in table:
+            for key in _table("", table):
                 checks.one_of("key", key, _GROUP_KEYS)
+            if "like" in table:
+                others = [name for name, other in tables.items() if name != group and "like" not in other]
+                table = {**tables[checks.one_of("group in like", table["like"], others)], **table}
             for dataset in table.get("datasets", []) or [None]:
                 for model, own in _table("models", table.get("models")).items():
                     where = f"{path}: {group}.models.{model}"
                     study = _study(group, table, model, _table("", own), dataset)
-                    for point in study.corners():
+                    for point in study.corners() if build else ():
                         check(Run(study.name, group, model, study.at(point)))
                     studies[study.name] = study
                 where = f"{path}: {group}"
