@@ -231,3 +231,89 @@ def test_the_page_computes_what_python_does(page, name: str):
         assert max(map(abs, wanted["losses"])) < 30
         worst = max(found, key=found.__getitem__)
         assert found[worst] < CLOSE, f"{worst}: {found[worst]:.1e}"
+
+
+# Slips that the test must notice, by the rule at which it must: what stands in the file, and what might have.
+SLIPS = {
+    "backprop": [
+        ("(v - (i === Y[b])) / scores.length", "v - (i === Y[b])"),
+        ("slope: (h) => 1 - h * h", "slope: (h) => 1 - h"),
+        ("row[j] += to[i] * pre[b][j]", "row[j] = to[i] * pre[b][j]"),
+        ("sum = bias ? bias[i] : 0", "sum = 0"),
+    ],
+    "fa": [
+        ("  way: own,\n  begin(net) {\n    ownFeedback(net);", "  way: transposed,\n  begin(net) {\n    ownFeedback(net);"),
+        ("errors[l - 1] = times(arriving[l - 1], slope(net, h[l - 1]));", "errors[l - 1] = arriving[l - 1];"),
+    ],
+    "dfa": [
+        ("arriving[l] = through(feedbackOf(net, l + 1), top);",
+         "arriving[l] = through(l + 1 < net.depth ? feedbackOf(net, l + 1) : transposed(net, l + 1, net.forward), top);"),
+        ("errors[l] = times(arriving[l], slope(net, h[l]));", "errors[l] = times(arriving[l], h[l]);"),
+        ("for (let k = l + 1; k <= net.depth; k += 1) path", "for (let k = l + 1; k <= l; k += 1) path"),
+    ],
+    "usf": [
+        ("Math.sign(w) * size", "w * size"),
+        ("Math.sign(w) * size, transpose(down[", "Math.sign(w) * size, transpose(net.forward["),
+    ],
+    "kolen_pollack": [
+        ("g + net.options.decay * w", "g"),
+        ("decayed(transpose(found.forward[W]), net.feedback[B])", "transpose(found.forward[W])"),
+        ("feedbackRate ?? net.options.feedbackRate", "rate"),
+        ("for (let l = 2; l <= net.depth; l += 1) {\n      const [W, B]",
+         "found.forward.W1 = decayed(found.forward.W1, net.forward.W1);\n"
+         "    for (let l = 2; l <= net.depth; l += 1) {\n      const [W, B]"),
+        ("return learning && rule.finish", "return rule.finish"),
+    ],
+    "weight_mirror": [
+        ("(1 - mirror) * b", "b"),
+        ("(mirror / samples) * s", "mirror * s"),
+        ("rule.prepare?.(net, now);\n  const found = gradients(net, X, Y, { draws: now, silence, down });",
+         "const found = gradients(net, X, Y, { draws: now, silence, down });\n  rule.prepare?.(net, now);"),
+    ],
+    "tp": [
+        ("v - net.options.alpha * e", "v + net.options.alpha * e"),
+        ("corrects: false", "corrects: true"),
+        ("through(own(net, l), u, net.feedback[`c${l}`])", "through(own(net, l), u)"),
+        ("rule.denoises ? h[l - 1] : below", "h[l - 1]"),
+        ("feedbackOf(net, net.depth, down), top", "feedbackOf(net, net.depth), top"),
+    ],
+    "dtp": [
+        ("corrects: true", "corrects: false"),
+        ("2 / miss.length", "1 / miss.length"),
+        ("v + noise * z", "v"),
+        ("v + (s - r)", "v + (r - s)"),
+    ],
+    "sdtp": [
+        ("net.options.step * o.length * e", "net.options.step * e"),
+        ("denoises: true", "denoises: false"),
+        ("(l < net.depth ? u : softmax(u))", "u"),
+        ("const o = softmax(h[net.depth]);", "const o = h[net.depth];"),
+    ],
+    "segregated": [
+        ("presynaptic: (h) => scaled(h, PHI)", "presynaptic: (h) => h"),
+        ("if (rule.online && X.length > 1)", "if (false)"),
+        ("(G_LEAK + G_DENDRITE + G_TEACH)) - sigmoid(v)", "(G_DENDRITE + G_TEACH)) - sigmoid(v)"),
+        ("through(feedbackOf(net, l + 1), scaled(sent, PHI))", "through(feedbackOf(net, l + 1), sent)"),
+        ("rates[Number(name.slice(1)) - 1] ?? rates", "rates[0]"),
+    ],
+    "microcircuits": [
+        ("all - rateChange(r, lam * d)", "all"),
+        ("lam ** (net.depth - l + 1)", "lam ** (net.depth - l)"),
+        ("[WRONG_RATE, RIGHT_RATE] = [0.1, 0.8]", "[WRONG_RATE, RIGHT_RATE] = [0.1, 0.9]"),
+        ("shift = scaled(arriving[l - 1], lam);", "shift = arriving[l - 1];"),
+        ("objective: (net, scores, top) =>", "unused: (net, scores, top) =>"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "slip"), [(name, slip) for name, slips in SLIPS.items() for slip in slips])
+def test_a_slip_is_noticed(page, name: str, slip: tuple[str, str]):
+    source, (stands, might) = JS.read_text("utf-8"), slip
+    assert source.count(stands) == 1
+    cases = [case_of(name, 3, 0, 0.5), case_of(name, 3, 1, 0.5)]
+    try:
+        found = computed(page, [case for case, _ in cases], source.replace(stands, might))
+    except Exception as error:  # of the page: shapes that do not meet
+        assert "TypeError" in str(error)
+        return
+    assert max(max(disagreements(got, wanted).values()) for (_, wanted), got in zip(cases, found, strict=True)) > CLOSE

@@ -1,30 +1,32 @@
 // Eleven learning rules for small networks: the arithmetic of the playground, which runs in a page without a kernel.
 // Each rule is as bioplaus_lite/rules/*.py define it, where its source stands; a test holds the two to each other.
 //
-//   h_0 = x,   a_l = W_l h_{l-1} + b_l,   h_l = σ(a_l) for l < L,   h_L = a_L, the scores.   B is the number of examples.
+//   h_0 = x,   a_l = W_l h_{l-1} + b_l,   h_l = σ(a_l) for l < L,   h_L = a_L, the scores.   B: number of examples.
 //   Loss: mean cross-entropy of softmax(h_L).   Every rule:  ∇W_l = Σ_batch δ_l h_{l-1}ᵀ,   ∇b_l = Σ_batch δ_l.
 //
 // A matrix is an array of rows, each a Float64Array. A batch X has a row an example, Y the class of each. Weights go by
 // their Python names: W1 b1 … WL bL in net.forward, B2, c2, Y1, W_down1 … in net.feedback. Layers are counted from 1.
+// Options of a rule start where Python's do, but for rates and `width`, which suit two inputs and small layers,
+// and TP's alpha, which is that of the trainings on record.
 //
-//   RULES[name]                        { label, options: { name: [default, least, most] }, activation, start, inputs,
-//                                        hasFeedback }; `activation` is set if the rule needs one, `inputs` if a range
-//   create(rule, sizes, { activation, start, options, random })                         → net
-//   load(rule, tensors, { activation, options, random })    from arrays by Python name   → net
-//   net                                { rule, sizes, depth, activation, options, random, forward, feedback }
-//   observe(net, X)                    → [h_0 … h_L];   predict(net, X) → classes;   accuracy(net, X, Y);   softmax(h_L)
-//   draw(net, batch)                   → the random numbers of one step { layer: matrix }; nothing, for most rules
-//   gradients(net, X, Y, { draws, silence, down, learning })
-//       → { loss, h, forward: { W1, b1 … }, feedback: { B2 … }, errors: { l: δ_l }, arriving: { l: what a hidden layer is
-//         sent, in the rule's own kind: an error before the slope, a step of its target, a difference of plateaus, an
-//         apical voltage; the last three point the way the activity should go, the first points away } }
-//       silence: no teacher, the error at the top is 0.  down: weights to read on the way down, as of lesion().
-//       learning: false leaves out what is no credit, the decay.
-//   step(net, X, Y, { rate, feedbackRate, draws, silence, down }) → loss before it; plain SGD, `rate` a number or one a
-//       layer. What a rule does besides (mirror) is done, and what learns online learns from one example at a time.
-//   lesion(net, sd, random)            → W1 … WL with noise, for `down`
-//   feedbackOf(net, l)                 → what carries a signal down to layer l - 1, in the shape of W_lᵀ (DFA: from the top)
-//   weightAngle(net), angleToBackprop(net, X, Y)  → { l: degrees }
+//   RULES[name] → { label, options: { name: [default, least, most] }, hasFeedback, … }; `activation` if the rule takes
+//     one only, `prefers` if it starts with one, `inputs` if they must lie in a range
+//   create(rule, sizes, { activation, start, options, random }) → net: { rule, sizes, depth, activation, options,
+//     random, forward, feedback }; random is a generator as of mulberry32(seed), start a name in STARTS
+//   load(rule, tensors, { activation, options, random }) → net, from nested arrays by Python name
+//   observe(net, X) → [h_0 … h_L];  predict(net, X) → classes;  accuracy(net, X, Y);  softmax(h_L)
+//   draw(net, batch) → { layer: matrix }, the random numbers of one step, if the rule draws any
+//   gradients(net, X, Y, { draws, silence, down, learning }) → { loss, h, forward: { W1, b1 … }, feedback: { B2 … },
+//     errors: { l: δ_l }, arriving: { l: what hidden layer l is sent } }. What arrives is of the rule's own kind: an
+//     error before the slope; a step of the target, ĥ - h; a difference of plateaus; an apical voltage. The first
+//     points away from where the activity should go, the others there.
+//     silence: no teacher, the error at the top is 0.  down: the weights to read on the way down, as of lesion().
+//     learning: false leaves out what is no credit, the decay.
+//   step(net, X, Y, { rate, feedbackRate, draws, silence, down }) → loss before it. Plain SGD, `rate` a number or one
+//     for each layer. A mirror turns first, and what learns online learns from one example at a time.
+//   lesion(net, sd, random) → { W1 … WL } with noise, for `down`
+//   feedbackOf(net, l) → what carries a signal down to layer l - 1, in the shape of W_lᵀ; direct feedback: from the top
+//   weightAngle(net), angleToBackprop(net, X, Y) → { l: degrees }
 
 // ------------------------------------------------------------------------------------------------- random numbers
 
@@ -313,7 +315,7 @@ const usf = {
   },
 };
 
-/** ∇W_l = Σ δ_l h_{l-1}ᵀ + γ W_l and ∇B_l = Σ h_{l-1} δ_lᵀ + γ B_l for l > 1: W_l - B_lᵀ shrinks by 1 - ηγ a step. */
+/** ∇W_l = Σ δ_l h_{l-1}ᵀ + γ W_l, ∇B_l = Σ h_{l-1} δ_lᵀ + γ B_l for l > 1: W_l - B_lᵀ shrinks by 1 - ηγ a step. */
 const kolenPollack = {
   ...backprop,
   label: "Kolen–Pollack",
@@ -366,14 +368,11 @@ const inverse = (net, l, u) =>
 /** u as the inverse of layer l reads it: activities, or of scores the distribution over classes. */
 const asRead = (net, l, u) => (l < net.depth ? u : softmax(u));
 
-const targetOptions = {
-  rate: [0.3, 0.001, 30], feedbackRate: [0.1, 0.001, 10],
-};
 
-/** ĥ_{l-1} = g_l(ĥ_l), from ĥ_{L-1} = h_{L-1} - α W_Lᵀ δ_L. Each hidden layer lowers ‖h - ĥ‖², each inverse its miss. */
+/** ĥ_{l-1} = g_l(ĥ_l), from ĥ_{L-1} = h_{L-1} - α W_Lᵀ δ_L. A hidden layer lowers ‖h - ĥ‖², an inverse its miss. */
 const tp = {
   label: "Target propagation",
-  options: { ...targetOptions, alpha: [10, 0.01, 100], noise: [0.3598, 0, 1] },
+  options: { rate: [0.03, 0.001, 30], feedbackRate: [0.1, 0.001, 10], alpha: [10, 0.01, 100], noise: [0.3598, 0, 1] },
   start: "glorot",
   prefers: "tanh",
   hasFeedback: true,
@@ -437,15 +436,15 @@ function sendTarget(net, l, below, response, target) {
 const dtp = {
   ...tp,
   label: "Difference target propagation",
-  options: { ...targetOptions, alpha: [0.3277, 0.01, 100], noise: [0.3598, 0, 1] },
+  options: { ...tp.options, rate: [1, 0.001, 30], alpha: [0.3277, 0.01, 100] },
   corrects: true,
 };
 
 /** DTP from the output itself: ô = o + step · (onehot - o), o = softmax(h_L). The inverses give h from f(h + ε). */
 const sdtp = {
   ...dtp,
-  label: "Simplified difference target propagation",
-  options: { ...targetOptions, noise: [0.214, 0, 1], step: [1, 0.01, 1] },
+  label: "Simplified DTP",
+  options: { rate: [0.3, 0.001, 30], feedbackRate: [0.1, 0.001, 10], noise: [0.214, 0, 1], step: [1, 0.01, 1] },
   denoises: true,
   inverses: (net) => layers(2, net.depth),
   way: own,
@@ -472,11 +471,11 @@ function dendriticRange(n) {
 }
 
 /**
- * V_l = k (W_l φ h_{l-1} + b_l), h_l = σ(V_l). The output is taught a rate h*, and two plateaus meet at each hidden cell:
+ * V_l = k (W_l φ h_{l-1} + b_l), h_l = σ(V_l). The output is taught a rate h*; two plateaus meet at each hidden cell:
  * δ_l = -P k φ σ'(V_l) ⊙ (σ(Y_l φ h*) - σ(Y_l φ h_L)) / B,  δ_L = -P k φ² σ'(V_L) ⊙ (h* - h_L) / B. It learns online.
  */
 const segregated = {
-  label: "Segregated compartments (rates)",
+  label: "Segregated compartments",
   options: { rate: [0.21, 0.0001, 2] },
   activation: "sigmoid",
   start: "dendritic",
@@ -503,7 +502,7 @@ const segregated = {
     return sigmoid(taught / (G_LEAK + G_DENDRITE + G_TEACH)) - sigmoid(v);
   })),
   /** Of ½‖φ h* - φ σ(V_L)‖², the model's own loss, by V_L. */
-  objective: (net, V, top) => each((e, v) => (-(PHI ** 2) * e * ACTIVATIONS.sigmoid.slope(sigmoid(v))) / V.length, top, V),
+  objective: (net, V, top) => scaled(times(top, slope(net, each(sigmoid, V))), -(PHI ** 2) / V.length),
   credit(net, { h, top }) {
     const { depth } = net;
     const rates = each(sigmoid, h[depth]);
@@ -532,13 +531,14 @@ function rateChange(rate, d) {
 }
 
 /**
- * The output is nudged, u_L = h_L - λ (h_L - u*). Where interneurons predict all but the nudge, what reaches an apical
- * dendrite is v_l = W_down,l (Δ(d) - Δ(λ d)), Δ(d) = σ(h + d) - σ(h) the change of the rates above when their somata move
- * by d = u - v̂; then d = λ v_l moves layer l.  δ_l = -Δ_l / (B λ^{L-l+1}).
+ * The output is nudged by d_L = -λ (h_L - u*). Moved by d_l, a soma changes its rate by Δ_l(d_l) = σ(a_l + d_l) -
+ * σ(a_l), and the interneurons that predict it theirs by Δ_l(λ d_l). The rest reaches the apical dendrites below,
+ * v_{l-1} = W_down,l-1 (Δ_l(d_l) - Δ_l(λ d_l)), and moves their somata by d_{l-1} = λ v_{l-1}.
+ * δ_l = -Δ_l(d_l) / (B λ^{L-l+1}).
  */
 const microcircuits = {
   label: "Dendritic microcircuits",
-  options: { rate: [0.3, 0.001, 10], lam: [0.1, 0.01, 0.9], width: [0.1, 0.01, 3], downWidth: [1, 0.01, 10] },
+  options: { rate: [1, 0.001, 10], lam: [0.1, 0.01, 0.9], width: [3, 0.01, 10], downWidth: [1, 0.01, 10] },
   activation: "sigmoid",
   start: "pyramidal",
   hasFeedback: true,
@@ -552,8 +552,7 @@ const microcircuits = {
   top: (net, scores, Y) =>
     scores.map((row, b) => row.map((v, i) => v - logit(i === Y[b] ? RIGHT_RATE : WRONG_RATE))),
   /** Of the relative entropy of output rates to target rates, by h_L. */
-  objective: (net, scores, top) =>
-    each((e, v) => (e * ACTIVATIONS.sigmoid.slope(sigmoid(v))) / scores.length, top, scores),
+  objective: (net, scores, top) => scaled(times(top, slope(net, each(sigmoid, scores))), 1 / scores.length),
   credit(net, { h, top }) {
     const { lam } = net.options;
     const [errors, arriving] = [{}, {}];
@@ -616,7 +615,8 @@ export function load(rule, tensors, how = {}) {
   const net = empty(rule, [...sizes, tensors[`W${depth}`].length], how);
   for (const [name, values] of Object.entries(tensors)) {
     const part = /^[Wb]\d+$/.test(name) ? net.forward : net.feedback;
-    part[name] = values[0].length === undefined ? Float64Array.from(values) : values.map((row) => Float64Array.from(row));
+    const isMatrix = values[0].length !== undefined;
+    part[name] = isMatrix ? values.map((row) => Float64Array.from(row)) : Float64Array.from(values);
   }
   return net;
 }
