@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -11,11 +13,13 @@ import pytest
 import torch
 
 import bioplaus_lite.widgets
+from bioplaus_lite.data import load_arrays, stratified_indices
 from bioplaus_lite.measures import update_angles, weight_angles
 from bioplaus_lite.models.microcircuits import PyramidalNetwork
 from bioplaus_lite.models.segregated import RateNetwork, SegregatedParameters
 from bioplaus_lite.networks import MLP
-from bioplaus_lite.rules import make_rule
+from bioplaus_lite.rules import RULES, make_rule
+from bioplaus_lite.widgets.players.playground import small_digits
 
 JS = Path(bioplaus_lite.widgets.__file__).parent / "js/playground/rules.js"
 CLOSE = 1e-6  # of the largest entry of a tensor
@@ -147,7 +151,8 @@ def case_of(name: str, depth: int, seed: int, rate: float) -> tuple[dict, dict]:
         "accuracy": (scores.argmax(1) == y).double().mean().item(),
     }  # fmt: skip
     h = network.activities(x)
-    wanted["arriving"] = {l: (t - h[l]).detach() for l, t in signals.get("target", {}).items()} | signals.get("apical", {})
+    steps = {l: (target - h[l]).detach() for l, target in signals.get("target", {}).items()}
+    wanted["arriving"] = steps | signals.get("apical", {})
     case = {"rule": name, "tensors": tensors_of(rule), "activation": network.activation, "options": twin.on_page(),
             "rate": rates, "feedbackRate": feedback_rate, "X": x, "Y": y, "lesion": lesion, "draws": []}  # fmt: skip
     for k in range(STEPS):
@@ -242,12 +247,12 @@ SLIPS = {
         ("sum = bias ? bias[i] : 0", "sum = 0"),
     ],
     "fa": [
-        ("  way: own,\n  begin(net) {\n    ownFeedback(net);", "  way: transposed,\n  begin(net) {\n    ownFeedback(net);"),
+        ("  way: own,\n  begin(net) {\n    own", "  way: transposed,\n  begin(net) {\n    own"),
         ("errors[l - 1] = times(arriving[l - 1], slope(net, h[l - 1]));", "errors[l - 1] = arriving[l - 1];"),
     ],
     "dfa": [
         ("arriving[l] = through(feedbackOf(net, l + 1), top);",
-         "arriving[l] = through(l + 1 < net.depth ? feedbackOf(net, l + 1) : transposed(net, l + 1, net.forward), top);"),
+         "arriving[l] = through(transpose(pathAbove(net, l + 1)), top);"),
         ("errors[l] = times(arriving[l], slope(net, h[l]));", "errors[l] = times(arriving[l], h[l]);"),
         ("for (let k = l + 1; k <= net.depth; k += 1) path", "for (let k = l + 1; k <= l; k += 1) path"),
     ],
@@ -258,7 +263,7 @@ SLIPS = {
     "kolen_pollack": [
         ("g + net.options.decay * w", "g"),
         ("decayed(transpose(found.forward[W]), net.feedback[B])", "transpose(found.forward[W])"),
-        ("feedbackRate ?? net.options.feedbackRate", "rate"),
+        ("feedbackRate ?? net.options.feedbackRate ?? up", "up"),
         ("for (let l = 2; l <= net.depth; l += 1) {\n      const [W, B]",
          "found.forward.W1 = decayed(found.forward.W1, net.forward.W1);\n"
          "    for (let l = 2; l <= net.depth; l += 1) {\n      const [W, B]"),
@@ -294,7 +299,7 @@ SLIPS = {
         ("if (rule.online && X.length > 1)", "if (false)"),
         ("(G_LEAK + G_DENDRITE + G_TEACH)) - sigmoid(v)", "(G_DENDRITE + G_TEACH)) - sigmoid(v)"),
         ("through(feedbackOf(net, l + 1), scaled(sent, PHI))", "through(feedbackOf(net, l + 1), sent)"),
-        ("rates[Number(name.slice(1)) - 1] ?? rates", "rates[0]"),
+        ("rates[Number(/\\d+$/.exec(name)) - 1] ?? rates", "rates[0]"),
     ],
     "microcircuits": [
         ("all - rateChange(r, lam * d)", "all"),
@@ -317,3 +322,211 @@ def test_a_slip_is_noticed(page, name: str, slip: tuple[str, str]):
         assert "TypeError" in str(error)
         return
     assert max(max(disagreements(got, wanted).values()) for (_, wanted), got in zip(cases, found, strict=True)) > CLOSE
+
+
+# --- networks that begin on the page -------------------------------------------------------------------------
+
+ON_PAGE = """async ([source, given, body]) => {
+  const rules = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  return await new Function("rules", "given", body)(rules, given);
+}"""
+SHAPES = """const net = rules.create(given.rule, given.sizes, { random: rules.mulberry32(3), ...given.how });
+const all = { ...net.forward, ...net.feedback };
+const flat = (v) => (v[0].length === undefined ? Array.from(v) : v.flatMap((row) => Array.from(row)));
+return Object.fromEntries(Object.entries(all).map(([name, v]) => [name, [v.length, v[0].length ?? 0, flat(v)]]));"""
+AS_CALLED = {"mirror": "rate", "downWidth": "down_width"}  # options that have other names in Python
+
+
+def on_page(page, body: str, given=None):
+    return page.evaluate(ON_PAGE, [JS.read_text("utf-8"), given, body])
+
+
+NUMBERS = """const [a, b, c] = [1, 1, 2].map(rules.mulberry32);
+const random = rules.mulberry32(5);
+return [a(), b(), c(), Array.from({ length: 4000 }, () => rules.normal(random))];"""
+
+
+def test_random_numbers(page):
+    """The generator is the published one; its normal numbers are normal."""
+    first, again, other, draws = on_page(page, NUMBERS)
+    assert first == again == pytest.approx(0.6270739405881613, abs=1e-15) != other
+    draws = np.array(draws)
+    assert abs(draws.mean()) < 0.06 and abs(draws.std() - 1) < 0.05 and abs((np.abs(draws) < 1).mean() - 0.683) < 0.03
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_network_begins_as_in_python(page, name: str):
+    """The same weights by name, shape and distribution."""
+    twin, sizes = TWINS[name], (30, 40, 35, 20)
+    init = "glorot" if name in ("tp", "dtp", "sdtp") else "pytorch"
+    network = (twin.network or partial(DOUBLE, init=init))(sizes)
+    wanted = tensors_of(make_rule(name, network, **twin.options))
+    how = {"options": twin.on_page() | ({"width": 1.0} if name == "microcircuits" else {})}
+    got = on_page(page, SHAPES, {"rule": name, "sizes": sizes, "how": how})
+    assert got.keys() == wanted.keys()
+    for tensor, (rows, columns, values) in got.items():
+        like = wanted[tensor].double()
+        assert (rows, columns) == (*like.shape, 0)[:2]
+        spread, rare = like.std().item(), 5 / np.sqrt(len(values))  # five standard errors
+        assert abs(np.mean(values) - like.mean()) <= np.sqrt(2) * rare * (spread or 0.1 * like.mean())
+        assert np.std(values) == pytest.approx(spread, rel=0.7 * rare)
+        assert np.abs(values).max() == pytest.approx(like.abs().max().item(), rel=0.1)
+
+
+def test_options_and_labels_are_those_of_python(page):
+    table = on_page(page, "return JSON.parse(JSON.stringify(rules.RULES));")
+    assert list(table) == list(TWINS)
+    for name, entry in table.items():
+        card = RULES[name]
+        assert entry["label"] == card.label and entry["hasFeedback"] == (name != "backprop")
+        defaults = {n: p.default for n, p in inspect.signature(card.rule.__init__).parameters.items()}
+        defaults |= card.settings.get("TP", {})  # the alpha of the trainings on record
+        for option, (value, least, most) in entry["options"].items():
+            assert value is None or least <= value <= most
+            if option not in ("rate", "feedbackRate", "angle", "width"):  # these are the page's
+                assert value == defaults[AS_CALLED.get(option, option)]
+
+
+TURNED = """return [0, 30, 90, 180, null].map((angle) => {
+  const how = { options: { angle, scale: 2 }, random: rules.mulberry32(1) };
+  const net = rules.create(given, [4, 9, 7, 3], how);
+  const size = (B) => Math.hypot(...B.flatMap((row) => Array.from(row)));
+  return [Object.values(rules.weightAngle(net)), Object.values(net.feedback).map(size)];
+});"""
+
+
+@pytest.mark.parametrize("name", ["fa", "dfa"])
+def test_feedback_begins_at_the_angle_that_is_asked_for(page, name: str):
+    found = on_page(page, TURNED, name)
+    for asked, (angles, sizes) in zip([0, 30, 90, 180, None], found, strict=True):
+        assert sizes == pytest.approx(found[-1][1])  # it is turned, and stays as long
+        assert asked is None or angles == pytest.approx([asked] * 2, abs=1e-6)
+
+
+RING = """const run = () => {
+  const random = rules.mulberry32(2);
+  const net = rules.create(given, [2, 8, 2], { random });
+  const [least, most] = rules.RULES[given].inputs ?? [-1, 1];
+  const Y = Array.from({ length: 120 }, (_, i) => i % 2);
+  const X = Y.map((k) => {
+    const [turn, radius] = [2 * Math.PI * random(), (k ? 0.85 : 0.35) + 0.06 * rules.normal(random)];
+    const at = (v) => least + ((most - least) * (v + 1)) / 2;
+    return Float64Array.of(at(radius * Math.cos(turn)), at(radius * Math.sin(turn)));
+  });
+  const before = rules.accuracy(net, X, Y);
+  for (let t = 0; t < 1500; t += 1) {
+    const from = (t * 20) % 120;
+    rules.step(net, X.slice(from, from + 20), Y.slice(from, from + 20));
+  }
+  return [before, rules.accuracy(net, X, Y)];
+};
+return [...run(), run()[1]];"""
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_every_rule_learns_what_no_line_divides(page, name: str):
+    """From its own start, by its own draws and at its default rates: a disc in a ring."""
+    before, after, again = on_page(page, RING, name)
+    assert before < 0.75 and after > 0.8 and again == after
+
+
+DRAWS = """const net = (rule) => rules.create(rule, [3, 6, 5, 4], { random: rules.mulberry32(4) });
+const shapes = (draws) => Object.entries(draws).map(([l, m]) => [l, m.length, m[0].length]);
+const coins = rules.draw(net("weight_mirror"), 9);
+const flat = (M) => M.flatMap((row) => Array.from(row));
+const big = rules.create("backprop", [40, 40, 40]);
+const [sum, size] = [(v) => v.reduce((a, b) => a + b * b, 0), flat(big.forward.W2)];
+const W2 = flat(rules.lesion(big, 0.5, rules.mulberry32(1)).W2);
+const [X, Y] = [[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]].map((x) => Float64Array.from(x)), [0, 1]];
+const quiet = { silence: true, learning: false };
+const still = (rule) => Object.entries(rules.gradients(net(rule), X, Y, quiet).forward)
+  .every(([name, g]) => (name[0] === "b" ? Array.from(g) : flat(g)).every((v) => v === 0));
+return [
+  [shapes(coins), [...new Set(flat(coins[2]))].sort()], shapes(rules.draw(net("sdtp"), 9)),
+  shapes(rules.draw(net("fa"), 9)), Math.sqrt(sum(W2.map((v, i) => v - size[i])) / sum(size)),
+  Object.keys(rules.RULES).filter(still),
+];"""
+
+
+def test_draws_and_lesions(page):
+    """What a step draws is of the shapes and kinds that Python draws; a lesion is of the size that is asked for."""
+    mirror, noise, none, jitter, silent = on_page(page, DRAWS)
+    assert mirror == [[["2", 16, 6], ["3", 16, 5]], [-1, 1]]
+    assert noise == [["2", 9, 6], ["3", 9, 5]] and none == []
+    assert jitter == pytest.approx(0.5, rel=0.1)
+    # Without a teacher TP alone goes on: what its inverses miss looks like an error.
+    assert silent == [name for name in TWINS if name != "tp"]
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    ('create("hebb", [2, 3, 2])', "rule must be one of backprop, .*, not hebb"),
+    ('create("microcircuits", [2, 3, 2], { activation: "relu" })', "of microcircuits must be .*sigmoid, not relu"),
+    ('create("fa", [2, 3, 2], { activation: "step" })', "of fa must be one of relu, tanh, sigmoid, not step"),
+    ('create("tp", [2, 2])', "1 to 4 hidden layers, not 0"),
+    ('create("fa", [2, 3, 2], { options: { alpha: 1 } })', "options of fa are rate, scale, angle, not alpha"),
+])  # fmt: skip
+def test_what_makes_no_network_is_refused(page, call: str, message: str):
+    with pytest.raises(Exception, match=message):
+        on_page(page, f"rules.{call}")
+
+
+# --- data ----------------------------------------------------------------------------------------------------
+
+DATA = """async ([rules, data, given, body]) => {
+  const url = (source) => URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const module = await import(url(data.replace("./rules.js", url(rules))));
+  return new Function("data", "rules", "given", body)(module, await import(url(rules)), given);
+}"""
+
+
+def with_data(page, body: str, given=None):
+    return page.evaluate(DATA, [JS.read_text("utf-8"), (JS.parent / "data.js").read_text("utf-8"), given, body])
+
+
+PLANE = """return Object.keys(data.POINTS).map((name) => {
+  const points = (seed, noise) => data.scatter(name, 200, { noise, random: rules.mulberry32(seed) });
+  const plain = ({ X, Y, classes }) => [X.map((x) => Array.from(x)), Y, classes];
+  return [name, ...[points(1), points(1), points(2), points(1, 0)].map(plain)];
+});"""
+
+
+def test_points_in_the_plane(page):
+    """Seeded, in a square, in two classes in turn, which a nearest neighbour can tell apart and a line cannot."""
+    found = with_data(page, PLANE)
+    assert [name for name, *_ in found] == ["moons", "circles", "xor", "spirals"]
+    for name, one, again, other, exact in found:
+        assert one == again != other and one[2] == 2 and one[1] == [0, 1] * 100
+        x, y = np.array(exact[0]), np.array(exact[1])
+        assert np.abs(x).max() <= 1 and np.abs(one[0]).max() < 1.25
+        apart = np.linalg.norm(x[:, None] - x[None], axis=2) + 9 * np.eye(200)
+        nearest = (y[apart.argmin(1)] == y).mean()
+        design = np.column_stack([x, np.ones(200)])
+        line = ((design @ np.linalg.lstsq(design, 2 * y - 1.0, rcond=None)[0] > 0) == y).mean()
+        assert nearest > 0.93 and line < 0.95, name
+
+
+DIGITS = """const { X, Y, classes } = data.digitsOf(given);
+return [X.map((x) => Array.from(x)), Y, classes, data.inRange(X, [0, 1]).map((x) => Array.from(x))];"""
+
+
+def test_digits_are_those_of_mnist(page):
+    packed = small_digits()
+    assert len(json.dumps(packed)) < 36_000 and packed == small_digits() != small_digits(seed=1)
+    for part, n in (("train", 600), ("test", 200)):
+        x, y = (load_arrays("mnist")[f"{axis}_{part}"] for axis in "xy")
+        chosen = stratified_indices(y, n, 0)
+        images = x[chosen].reshape(n, 28, 28)
+        X, Y, classes, shares = with_data(page, DIGITS, packed[part])
+        assert classes == 10 and y[chosen].tolist() == Y and np.bincount(Y).min() > 0.08 * n
+        for i in (0, 1, n - 1):
+            block = images[i, 2 + 3 * 4 : 5 + 3 * 4, 2 + 3 * 3 : 5 + 3 * 3].mean() / 255  # of row 4 and column 3
+            assert X[i][4 * 8 + 3] == pytest.approx(2 * block - 1, abs=1 / 15)
+        assert np.array(shares) == pytest.approx((np.array(X) + 1) / 2)
+        assert np.array(shares) * 15 == pytest.approx(np.rint(np.array(shares) * 15))
+
+
+@pytest.mark.parametrize("wrong", [{"train": 0}, {"test": 2.5}, {"seed": -1}, {"train": 10_000}])
+def test_digits_that_there_are_not_are_refused(wrong: dict):
+    value = next(iter(wrong.values()))
+    with pytest.raises(ValueError, match=f"must be .*not {value}"):
+        small_digits(**wrong)

@@ -3,7 +3,8 @@
 //
 //   POINTS[name]                                → { label, noise: a default, at(t, u, class) → [x, y] without noise }
 //   scatter(name, n, { noise, random })         → { X, Y, classes: 2 };  `random` of mulberry32(seed), as in rules.js
-//   digitsOf({ side, classes, images, labels }) → { X, Y, classes };     of what Python packs, grey values in [-1, 1]
+//   digitsOf(packed)                            → { X, Y, classes: 10 }; packed: the train or test of small_digits in
+//                                                 bioplaus_lite/widgets/players/playground.py; greys in [-1, 1]
 //   inRange(X, [least, most])                   → X mapped from [-1, 1] and cut off there, for a rule with `inputs`
 
 import { normal } from "./rules.js";
@@ -43,11 +44,11 @@ export function scatter(name, n, { noise, random }) {
   return { X, Y, classes: 2 };
 }
 
-/** Bytes in base64, one image of side × side after the other, and a string of labels. */
-export function digitsOf({ side, classes, images, labels }) {
-  const bytes = Uint8Array.from(atob(images), (c) => c.charCodeAt(0));
-  const X = Array.from(labels, (_, i) =>
-    Float64Array.from(bytes.subarray(i * side * side, (i + 1) * side * side), (v) => (2 * v) / 255 - 1));
+/** Pixels of two a byte in base64, image after image, and a string of labels. */
+export function digitsOf({ side, greys, classes, images, labels }) {
+  const pixels = Array.from(atob(images), (c) => c.charCodeAt(0)).flatMap((byte) => [byte >> 4, byte & 15]);
+  const image = (i) => pixels.slice(i * side * side, (i + 1) * side * side);
+  const X = Array.from(labels, (_, i) => Float64Array.from(image(i), (v) => (2 * v) / (greys - 1) - 1));
   return { X, Y: Array.from(labels, Number), classes };
 }
 

@@ -22,8 +22,9 @@
 //     points away from where the activity should go, the others there.
 //     silence: no teacher, the error at the top is 0.  down: the weights to read on the way down, as of lesion().
 //     learning: false leaves out what is no credit, the decay.
-//   step(net, X, Y, { rate, feedbackRate, draws, silence, down }) → loss before it. Plain SGD, `rate` a number or one
-//     for each layer. A mirror turns first, and what learns online learns from one example at a time.
+//   step(net, X, Y, { rate, feedbackRate, draws, silence, down }) → loss before it, not finite if learning diverged.
+//     Plain SGD, `rate` a number or one for each layer; inverses learn at feedbackRate, other feedback at `rate`. A
+//     mirror turns before the step, and what learns online learns from one example at a time.
 //   lesion(net, sd, random) → { W1 … WL } with noise, for `down`
 //   feedbackOf(net, l) → what carries a signal down to layer l - 1, in the shape of W_lᵀ; direct feedback: from the top
 //   weightAngle(net), angleToBackprop(net, X, Y) → { l: degrees }
@@ -48,10 +49,9 @@ export function normal(random) {
 
 // ------------------------------------------------------------------------------------------------------- matrices
 
-const filled = (rows, columns, value) =>
-  Array.from({ length: rows }, () => Float64Array.from({ length: columns }, value));
-
-const transpose = (A) => filled(A[0].length, A.length, () => 0).map((row, i) => row.map((_, j) => A[j][i]));
+const zeros = (rows, columns) => Array.from({ length: rows }, () => new Float64Array(columns));
+const filled = (rows, columns, value) => each(value, zeros(rows, columns)); // value() is asked for each place
+const transpose = (A) => zeros(A[0].length, A.length).map((row, i) => row.map((_, j) => A[j][i]));
 
 /** f of the entries of one to three matrices of one shape, place by place. */
 function each(f, A, B, C) {
@@ -76,7 +76,7 @@ function through(M, signals, bias) {
 
 /** Σ_batch post preᵀ: what two signals make of each other at the synapses where they meet. */
 function outer(post, pre) {
-  const out = filled(post[0].length, pre[0].length, () => 0);
+  const out = zeros(post[0].length, pre[0].length);
   post.forEach((to, b) => out.forEach((row, i) => {
     for (let j = 0; j < row.length; j += 1) row[j] += to[i] * pre[b][j];
   }));
@@ -199,13 +199,12 @@ export function step(net, X, Y, { rate, feedbackRate, draws, silence, down } = {
   const now = draws ?? draw(net, X.length);
   rule.prepare?.(net, now);
   const found = gradients(net, X, Y, { draws: now, silence, down });
-  const rates = rate ?? net.options.rate;
-  for (const [name, gradient] of Object.entries(found.forward)) {
-    descend(net.forward[name], gradient, rates[Number(name.slice(1)) - 1] ?? rates);
-  }
-  for (const [name, gradient] of Object.entries(found.feedback)) {
-    descend(net.feedback[name], gradient, feedbackRate ?? net.options.feedbackRate);
-  }
+  const up = rate ?? net.options.rate;
+  const back = feedbackRate ?? net.options.feedbackRate ?? up;
+  const move = (weights, gradient, rates) => Object.entries(gradient).forEach(([name, g]) =>
+    descend(weights[name], g, rates[Number(/\d+$/.exec(name)) - 1] ?? rates));
+  move(net.forward, found.forward, up);
+  move(net.feedback, found.feedback, back);
   return found.loss;
 }
 
@@ -232,7 +231,7 @@ const own = (net, l) => net.feedback[`B${l}`];
 function ownFeedback(net) {
   const { sizes, options } = net;
   for (let l = 2; l <= net.depth; l += 1) {
-    net.feedback[`B${l}`] = uniform(net, sizes[l - 1], sizes[l], (options.scale ?? 1) * halfWidth(net, l));
+    net.feedback[`B${l}`] = uniform(net, sizes[l - 1], sizes[l], options.scale * halfWidth(net, l));
   }
 }
 
@@ -242,8 +241,9 @@ function turned(B, Wt, degrees) {
   const [size, along] = [norm(B), scaled(Wt, 1 / norm(Wt))];
   const share = times(B, along).reduce((sum, row) => sum + row.reduce((a, b) => a + b), 0);
   const across = each((b, w) => b - share * w, B, along);
-  const [c, s] = [Math.cos((degrees * Math.PI) / 180), Math.sin((degrees * Math.PI) / 180)];
-  return each((w, r) => size * (c * w + (s * r) / norm(across)), along, across);
+  const angle = (degrees * Math.PI) / 180;
+  const [a, b] = [size * Math.cos(angle), (size * Math.sin(angle)) / norm(across)];
+  return each((w, v) => a * w + b * v, along, across);
 }
 
 /** W_L ⋯ W_l, n_L × n_{l-1}: the way up that direct feedback answers. */
@@ -319,9 +319,7 @@ const usf = {
 const kolenPollack = {
   ...backprop,
   label: "Kolen–Pollack",
-  options: {
-    rate: [0.3, 0.001, 10], feedbackRate: [0.3, 0.001, 10], decay: [1e-3, 0, 0.5], scale: [1, 0.01, 10],
-  },
+  options: { rate: [0.3, 0.001, 10], decay: [1e-3, 0, 0.5], scale: [1, 0.01, 10] }, // B learns at the rate of W
   hasFeedback: true,
   way: own,
   begin: ownFeedback,
@@ -340,9 +338,7 @@ const kolenPollack = {
 const weightMirror = {
   ...backprop,
   label: "Weight mirror",
-  options: {
-    rate: [0.3, 0.001, 10], mirror: [5e-4, 1e-5, 1], samples: [16, 1, 256], scale: [1, 0.01, 10],
-  },
+  options: { rate: [0.3, 0.001, 10], mirror: [5e-4, 1e-5, 1], samples: [16, 1, 256], scale: [1, 0.01, 10] },
   hasFeedback: true,
   way: own,
   begin: ownFeedback,
@@ -372,7 +368,7 @@ const asRead = (net, l, u) => (l < net.depth ? u : softmax(u));
 /** ĥ_{l-1} = g_l(ĥ_l), from ĥ_{L-1} = h_{L-1} - α W_Lᵀ δ_L. A hidden layer lowers ‖h - ĥ‖², an inverse its miss. */
 const tp = {
   label: "Target propagation",
-  options: { rate: [0.03, 0.001, 30], feedbackRate: [0.1, 0.001, 10], alpha: [10, 0.01, 100], noise: [0.3598, 0, 1] },
+  options: { rate: [0.1, 0.001, 30], feedbackRate: [0.1, 0.001, 10], alpha: [10, 0.01, 100], noise: [0.3598, 0, 1] },
   start: "glorot",
   prefers: "tanh",
   hasFeedback: true,
