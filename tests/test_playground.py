@@ -441,19 +441,24 @@ const [X, Y] = [[[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]].map((x) => Float64Array.from(
 const quiet = { silence: true, learning: false };
 const still = (rule) => Object.entries(rules.gradients(net(rule), X, Y, quiet).forward)
   .every(([name, g]) => (name[0] === "b" ? Array.from(g) : flat(g)).every((v) => v === 0));
+let asked = 0;
+const counted = rules.create("dtp", [3, 6, 5, 4], { random: rules.mulberry32(4) });
+counted.random = () => { asked += 1; return 0.5; };
+rules.angleToBackprop(counted, X, Y);
 return [
   [shapes(coins), [...new Set(flat(coins[2]))].sort()], shapes(rules.draw(net("sdtp"), 9)),
   shapes(rules.draw(net("fa"), 9)), Math.sqrt(sum(W2.map((v, i) => v - size[i])) / sum(size)),
-  Object.keys(rules.RULES).filter(still),
+  Object.keys(rules.RULES).filter(still), asked,
 ];"""
 
 
 def test_draws_and_lesions(page):
     """What a step draws is of the shapes and kinds that Python draws; a lesion is of the size that is asked for."""
-    mirror, noise, none, jitter, silent = on_page(page, DRAWS)
+    mirror, noise, none, jitter, silent, asked = on_page(page, DRAWS)
     assert mirror == [[["2", 16, 6], ["3", 16, 5]], [-1, 1]]
     assert noise == [["2", 9, 6], ["3", 9, 5]] and none == []
     assert jitter == pytest.approx(0.5, rel=0.1)
+    assert asked == 0  # a measure leaves the next step as it was
     # Without a teacher TP alone goes on: what its inverses miss looks like an error.
     assert silent == [name for name in TWINS if name != "tp"]
 

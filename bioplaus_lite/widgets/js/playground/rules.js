@@ -12,10 +12,12 @@
 //   RULES[name] → { label, options: { name: [default, least, most] }, hasFeedback, … }; `activation` if the rule takes
 //     one only, `prefers` if it starts with one, `inputs` if they must lie in a range
 //   create(rule, sizes, { activation, start, options, random }) → net: { rule, sizes, depth, activation, options,
-//     random, forward, feedback }; random is a generator as of mulberry32(seed), start a name in STARTS
+//     random, forward, feedback }; random is a generator as of mulberry32(seed), start a name in STARTS. Options may be
+//     changed while it learns; scale, angle, width and downWidth count at the start only
 //   load(rule, tensors, { activation, options, random }) → net, from nested arrays by Python name
 //   observe(net, X) → [h_0 … h_L];  predict(net, X) → classes;  accuracy(net, X, Y);  softmax(h_L)
-//   draw(net, batch) → { layer: matrix }, the random numbers of one step, if the rule draws any
+//   draw(net, batch) → { layer: matrix }, the random numbers of one step, if the rule draws any. What is not told its
+//     draws makes them; of draws: {} the inverses of targets see no noise, and nothing is drawn
 //   gradients(net, X, Y, { draws, silence, down, learning }) → { loss, h, forward: { W1, b1 … }, feedback: { B2 … },
 //     errors: { l: δ_l }, arriving: { l: what hidden layer l is sent } }. What arrives is of the rule's own kind: an
 //     error before the slope; a step of the target, ĥ - h; a difference of plateaus; an apical voltage. The first
@@ -364,7 +366,6 @@ const inverse = (net, l, u) =>
 /** u as the inverse of layer l reads it: activities, or of scores the distribution over classes. */
 const asRead = (net, l, u) => (l < net.depth ? u : softmax(u));
 
-
 /** ĥ_{l-1} = g_l(ĥ_l), from ĥ_{L-1} = h_{L-1} - α W_Lᵀ δ_L. A hidden layer lowers ‖h - ĥ‖², an inverse its miss. */
 const tp = {
   label: "Target propagation",
@@ -394,7 +395,7 @@ const tp = {
   corrupt(net, h, draws) {
     const { noise } = net.options;
     return byLayer(RULES[net.rule].inverses(net), (l) => {
-      const below = noise ? each((v, z) => v + noise * z, h[l - 1], draws[l]) : h[l - 1];
+      const below = noise && draws[l] ? each((v, z) => v + noise * z, h[l - 1], draws[l]) : h[l - 1];
       return [below, asRead(net, l, respond(net, l, below))];
     });
   },
@@ -635,7 +636,7 @@ export function weightAngle(net) {
 /** { l: degrees between the rule's update of W_l and that of gradient descent on its own objective }. */
 export function angleToBackprop(net, X, Y, asked = {}) {
   const rule = RULES[net.rule];
-  const { h, forward } = gradients(net, X, Y, { ...asked, learning: false });
+  const { h, forward } = gradients(net, X, Y, { ...asked, draws: {}, learning: false }); // asking draws nothing
   const error = rule.top(net, h[net.depth], Y);
   const top = rule.objective ? rule.objective(net, h[net.depth], error) : error;
   // Gains of dendrites are left out: they are one factor a layer, and turn nothing.
