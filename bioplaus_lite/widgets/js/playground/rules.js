@@ -3,6 +3,7 @@
 //
 //   h_0 = x,   a_l = W_l h_{l-1} + b_l,   h_l = σ(a_l) for l < L,   h_L = a_L, the scores.   B: number of examples.
 //   Loss: mean cross-entropy of softmax(h_L).   Every rule:  ∇W_l = Σ_batch δ_l h_{l-1}ᵀ,   ∇b_l = Σ_batch δ_l.
+//   Kolen–Pollack adds a decay to that; in segregated compartments φ h, a rate, stands for h.
 //
 // A matrix is an array of rows, each a Float64Array. A batch X has a row an example, Y the class of each. Weights go by
 // their Python names: W1 b1 … WL bL in net.forward, B2, c2, Y1, W_down1 … in net.feedback. Layers are counted from 1.
