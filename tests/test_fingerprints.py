@@ -55,7 +55,7 @@ def test_every_record_of_the_catalogue_has_its_fingerprint():
 
 def test_the_records_without_a_setting_are_those_that_scripts_made():
     assert {r["group"] for r in recorded().values() if "parameters" not in r} == {
-        "targets", "segregated", "feedback-size"
+        "targets", "feedback-size"
     }  # fmt: skip
 
 
