@@ -4,8 +4,8 @@ One process asks, tells and writes; workers only compute. Each trial is a cross-
 evenly whatever comes out, and so say what share of a space is good; the Gaussian process (Optuna's ``GPSampler``) goes
 where it expects more, and so says how good the best is, and how soon it is found.
 
-A study's journal is ``data/searches/<group>/<model>-<dataset>.jsonl``: first a line that says what is searched and
-what the code did with the first point, then a line a trial. While a study runs, lines are appended in the order in
+A study's journal is ``<model>-<dataset>.jsonl`` in ``data/searches/<group>``: first a line that says what is searched
+and what the code did with the first point, then a line a trial. While a study runs, lines are appended in the order in
 which trials end; when it is done, they are sorted. A search that was stopped goes on where it was.
 """
 
@@ -249,7 +249,7 @@ class _Asker:
 
 
 def journal_path(study: Study, data: Path = DATA) -> Path:
-    """``<data>/searches/<group>/<model>-<dataset>.jsonl``."""
+    """``<model>-<dataset>.jsonl`` in ``searches/<group>`` below ``data``."""
     return data / "searches" / f"{study.name}.jsonl"
 
 

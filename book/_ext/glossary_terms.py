@@ -29,7 +29,8 @@ NOT_PROSE = (
     *(nodes.Titular, nodes.thead, nodes.term, nodes.topic),
     *(nodes.FixedTextElement, nodes.literal, nodes.raw, addnodes.desc),
     *(nodes.math, nodes.figure, nodes.caption, nodes.image),
-    *(nodes.reference, nodes.citation_reference, nodes.footnote_reference, nodes.citation, addnodes.toctree),
+    *(nodes.reference, addnodes.pending_xref, addnodes.toctree),
+    *(nodes.citation_reference, nodes.footnote_reference, nodes.citation),
 )
 
 
