@@ -96,9 +96,13 @@ class Glossary:
 
 def running_text(node: nodes.Node) -> Iterator[nodes.Text]:
     """Yield the texts in which terms may be marked, in the order of the page."""
+    linked = False  # between the tags of a link that is written in HTML
     for child in node.children:
-        if isinstance(child, nodes.Text):
-            yield child
+        if isinstance(child, nodes.raw):
+            linked = child.astext().startswith("<a ") or (linked and child.astext() != "</a>")
+        elif isinstance(child, nodes.Text):
+            if not linked:
+                yield child
         elif not isinstance(child, NOT_PROSE) and child.get("nb_element") != "cell_code":
             yield from running_text(child)
 
